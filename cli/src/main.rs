@@ -1,0 +1,4 @@
+//! The `sidegate` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

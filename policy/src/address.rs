@@ -1,0 +1,1 @@
+//! Addresses: canonical form, and the ranges that rules talk about.

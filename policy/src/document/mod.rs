@@ -1,0 +1,151 @@
+//! Policy documents: `apiVersion: sidegate.dev/v1`, YAML or JSON; parsed whole or refused whole.
+
+use std::ops::{Range, RangeInclusive};
+
+use ipnet::IpNet;
+
+use crate::{
+    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern,
+    decision::TlsMode,
+    deny_table::Grant,
+};
+
+/// A value and the byte range it was written at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Byte range in the document's source.
+    pub span: Range<usize>,
+}
+
+/// One policy document, valid in itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Where it came from, for diagnostics of later stages (overlaps between documents).
+    pub source: Source,
+    /// `metadata.name`, `[a-z0-9-]{1,63}`.
+    pub name: Spanned<String>,
+    /// `metadata.owner`.
+    pub owner: Option<String>,
+    /// `metadata.description`.
+    pub description: Option<String>,
+    /// `spec.appliesTo`; `None` when omitted: every workload that loads the file.
+    pub applies_to: Option<Vec<SpiffePattern>>,
+    /// `Some(last day)` when `spec.mode` is `audit`: audit holds through that day (UTC).
+    pub audit_until: Option<Date>,
+    /// `spec.egress`.
+    pub egress: Vec<Rule<Destination>>,
+    /// `spec.ingress`.
+    pub ingress: Vec<Rule<Origin>>,
+}
+
+/// `action` of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Allow (the default).
+    Allow,
+    /// Deny; always wins.
+    Deny,
+}
+
+/// `protocol` of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TLS (the default).
+    Tls,
+    /// HTTP, judged per request.
+    Http,
+    /// Opaque TCP: server-first and other protocols; the bytes are not looked at.
+    Tcp,
+    /// Datagrams to addresses.
+    Udp,
+}
+
+/// One rule; `T` is [`Destination`] for egress and [`Origin`] for ingress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule<T> {
+    /// `name`, unique within its document and direction.
+    pub name: Spanned<String>,
+    /// `reason`, carried into records and reports.
+    pub reason: Option<String>,
+    /// `action`.
+    pub action: Action,
+    /// `to` or `from`: the rule matches when any entry does.
+    pub ends: Vec<Spanned<T>>,
+    /// `ports`; empty only for a rule of grants.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `tls.mode` and `tls.min` after defaults; a deny rule's is irrelevant.
+    pub tls: TlsMode,
+    /// `http`; empty: any method and path.
+    pub http: Vec<HttpMatch>,
+    /// `auditUntil`: this rule's denials are recorded, not enforced, through that day.
+    pub audit_until: Option<Date>,
+    /// The whole rule in the source.
+    pub span: Range<usize>,
+}
+
+/// One entry of `to`. Exactly one kind a list entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// `hosts`, with `private`.
+    Hosts {
+        /// The patterns.
+        hosts: Vec<HostPattern>,
+        /// Answers may be private, ULA or CGNAT.
+        private: bool,
+    },
+    /// `cidrs`, with `except`.
+    Cidrs {
+        /// Included.
+        cidrs: Vec<IpNet>,
+        /// Excluded from them.
+        except: Vec<IpNet>,
+    },
+    /// `securityGroups`.
+    SecurityGroups(Vec<String>),
+    /// `prefixLists`.
+    PrefixLists(Vec<String>),
+    /// `workloads`.
+    Workloads(Vec<SpiffePattern>),
+    /// `grants`.
+    Grants(Vec<Grant>),
+}
+
+/// One entry of `from`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `workloads`.
+    Workloads(Vec<SpiffePattern>),
+    /// `cidrs`, with `except`.
+    Cidrs {
+        /// Included.
+        cidrs: Vec<IpNet>,
+        /// Excluded from them.
+        except: Vec<IpNet>,
+    },
+    /// `securityGroups`.
+    SecurityGroups(Vec<String>),
+    /// `prefixLists`.
+    PrefixLists(Vec<String>),
+}
+
+/// One entry of `http`: both lists must match; an empty list matches everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpMatch {
+    /// Exact method tokens.
+    pub methods: Vec<String>,
+    /// Path patterns.
+    pub paths: Vec<PathPattern>,
+}
+
+/// Parses every document of a source (YAML streams may hold several, divided by `---`).
+///
+/// # Errors
+/// Every diagnostic of the source at once, in the order of their places.
+pub fn parse(source: &Source) -> Result<Vec<Document>, Vec<Diagnostic>> {
+    let _ = source;
+    todo!()
+}

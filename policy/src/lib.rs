@@ -1,0 +1,28 @@
+//! The decision, pure: documents -> compiled set -> [`PolicySet::decide`] -> [`Decision`].
+//!
+//! No I/O, no clock, no async runtime, no logging. Time, where it matters, is an argument.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod date;
+pub mod decision;
+pub mod deny_table;
+pub mod diagnostic;
+pub mod document;
+pub mod host;
+pub mod path;
+pub mod reason;
+pub mod request;
+pub mod set;
+pub mod spiffe;
+
+pub use date::Date;
+pub use decision::{Decision, NameDecision, NearMiss, Predicate, Treatment, Verdict};
+pub use diagnostic::{Diagnostic, Source};
+pub use document::Document;
+pub use host::{HostName, HostPattern};
+pub use path::{CanonicalPath, PathPattern};
+pub use reason::Reason;
+pub use request::{Direction, HostEvidence, Observed, Request};
+pub use set::{CompileOptions, Generation, Peek, PolicySet, RuleId};
+pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};

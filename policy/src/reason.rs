@@ -1,0 +1,115 @@
+//! The stable words that say why a verdict fell. One enum; `docs/reasons.md` is generated from it.
+
+/// Whose fault a refusal or failure is. Shown beside every reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Nobody's: the connection was allowed.
+    None,
+    /// The policy does not permit it.
+    Policy,
+    /// The application sent something that can't be judged.
+    Application,
+    /// The far end failed or is not what it must be.
+    Upstream,
+    /// Name resolution failed.
+    Resolver,
+    /// Sidegate itself: a limit or a capability that is absent.
+    Sidegate,
+}
+
+macro_rules! reasons {
+    ($( $variant:ident, $word:literal, $side:ident, $meaning:literal, $fix:literal; )*) => {
+        /// Why a verdict fell, as a stable word (`kebab-case`). Never renamed; new ones may be added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $( #[doc = $meaning] $variant, )* }
+
+        impl Reason {
+            /// Every reason, in the order of the docs' table.
+            pub const ALL: &'static [Reason] = &[ $( Reason::$variant, )* ];
+
+            /// The stable word that access records and metrics carry.
+            pub const fn word(self) -> &'static str { match self { $( Reason::$variant => $word, )* } }
+
+            /// Whose fault it is.
+            pub const fn side(self) -> Side { match self { $( Reason::$variant => Side::$side, )* } }
+
+            /// One sentence: what happened.
+            pub const fn meaning(self) -> &'static str { match self { $( Reason::$variant => $meaning, )* } }
+
+            /// One sentence: what to do next. Empty when nothing is to be done.
+            pub const fn fix(self) -> &'static str { match self { $( Reason::$variant => $fix, )* } }
+
+            /// The reason with this word.
+            pub fn from_word(word: &str) -> Option<Reason> {
+                match word { $( $word => Some(Reason::$variant), )* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    RuleAllows, "rule-allows", None, "A rule allows it.", "";
+    GrantAllows, "grant-allows", None, "A named grant allows it.", "";
+    Loopback, "loopback", None, "Traffic between processes of the same workload.", "";
+
+    NoPolicy, "no-policy", Policy, "No policy is loaded yet.", "Load a policy that applies to this workload.";
+    NoRule, "no-rule", Policy, "No rule allows it.", "Add an allow rule for this destination.";
+    RuleDenies, "rule-denies", Policy, "A deny rule matches; deny always wins.", "Remove or narrow the deny rule.";
+    NameNotAllowed, "name-not-allowed", Policy, "No rule could allow this name, so it is not asked upstream.", "Add a rule with this host.";
+    HostMissing, "host-missing", Policy, "The connection names no host and no address rule allows its destination.", "Send SNI, or add a rule with `cidrs`.";
+    TlsRequired, "tls-required", Policy, "The rule demands TLS and the connection is not TLS.", "Speak TLS 1.3, or name an exemption with `tls: { mode: none }` and a reason.";
+    TlsVersionClient, "tls-version-client", Policy, "The client does not offer the TLS version that the rule demands.", "Let the client offer TLS 1.3, or exempt it with `tls: { min: \"1.2\" }`.";
+    TlsVersionServer, "tls-version-server", Policy, "The server selected a TLS version older than the rule demands.", "Upgrade the server to TLS 1.3, or exempt it with `tls: { min: \"1.2\" }`.";
+    TlsEch, "tls-ech", Policy, "The client sent Encrypted Client Hello, which hides the real name.", "Turn ECH off in the client.";
+    ProtocolMismatch, "protocol-mismatch", Policy, "A rule names this destination for another protocol.", "Correct `protocol` in the rule, or the client.";
+    HttpNotAllowed, "http-not-allowed", Policy, "No `http` entry allows this method and path.", "Add the method and path to the rule.";
+    PeerNotAllowed, "peer-not-allowed", Policy, "No rule allows this peer.", "Add the peer to the rule's `from`.";
+
+    AddressLoopback, "address-loopback", Policy, "Loopback addresses are never reachable through the proxy.", "";
+    AddressOwnListener, "address-own-listener", Policy, "The proxy's own listeners are never reachable through the proxy.", "";
+    AddressLinkLocal, "address-link-local", Policy, "Link-local addresses are denied by the fixed table.", "If it is a platform service, use its named grant.";
+    AddressMetadata, "address-metadata", Policy, "Cloud metadata and credential addresses are denied by the fixed table.", "Use the named grant: ec2-imds, ecs-task, eks-pod-identity or time.";
+    AddressUnspecified, "address-unspecified", Policy, "The unspecified address is denied by the fixed table.", "";
+    AddressMulticast, "address-multicast", Policy, "Multicast is denied by the fixed table.", "";
+    AddressBroadcast, "address-broadcast", Policy, "Broadcast is denied by the fixed table.", "";
+    AddressReserved, "address-reserved", Policy, "A reserved or documentation address.", "";
+    AddressPrivate, "address-private", Policy, "The name leads to a private, shared (CGNAT) or ULA address.", "If that is intended, say `private: true` beside the host.";
+    AddressEmbedded, "address-embedded", Policy, "An IPv6 form that embeds an IPv4 address (mapped, NAT64, 6to4, Teredo).", "Use the IPv4 address itself.";
+
+    HostInvalid, "host-invalid", Application, "The host name is not a valid, canonical DNS name.", "Send a valid DNS name (A-labels, letters, digits and hyphens).";
+    HostIsAddress, "host-is-address", Application, "The host name is an IP literal.", "Use a DNS name, or add a rule with `cidrs`.";
+    HostMismatch, "host-mismatch", Application, "Two parts of the request name different hosts.", "Send one host throughout.";
+    TlsMalformed, "tls-malformed", Application, "The ClientHello is malformed or ambiguous.", "Check the client's TLS library.";
+    TlsSecondHello, "tls-second-hello", Application, "The second ClientHello names another host than the first.", "Check the client's TLS library.";
+    HttpMalformed, "http-malformed", Application, "The HTTP head is malformed or ambiguous.", "Check the client's HTTP library.";
+    ClassifyTimeout, "classify-timeout", Application, "The client sent too little to be judged within the deadline.", "If the server speaks first, use a rule with `protocol: tcp`.";
+    ClassifyEof, "classify-eof", Application, "The client closed before it could be judged.", "";
+    ClassifyTooLarge, "classify-too-large", Application, "The client's first message is larger than the budget.", "";
+    NotRedirected, "not-redirected", Application, "The connection came straight to the proxy's port instead of being redirected.", "Connect to the destination itself.";
+
+    DnsMalformed, "dns-malformed", Application, "The DNS question is malformed.", "";
+    DnsType, "dns-type", Policy, "This DNS record type is not answered.", "Ask for A or AAAA.";
+    UdpRefused, "udp-refused", Policy, "No `udp` rule allows this datagram.", "Add a rule with `protocol: udp`, or let the client fall back to TCP.";
+    ProtocolRefused, "protocol-refused", Policy, "Only TCP, DNS and allowed UDP leave a workload.", "";
+
+    ResolveNotFound, "resolve-not-found", Resolver, "The name does not exist or has no address.", "Check the name.";
+    ResolveFailed, "resolve-failed", Resolver, "The resolver failed or its answer was unusable.", "Check the configured resolvers.";
+    ResolveTimeout, "resolve-timeout", Resolver, "The resolver did not answer in time.", "Check the configured resolvers.";
+    DialRefused, "dial-refused", Upstream, "The destination refused the connection.", "Check that the server listens there.";
+    DialTimeout, "dial-timeout", Upstream, "The destination did not answer in time.", "Check the route and the far end's firewall.";
+    DialUnreachable, "dial-unreachable", Upstream, "The destination can't be reached from here.", "Check the route.";
+    UpstreamMalformed, "upstream-malformed", Upstream, "The server's first message is not the protocol that the rule demands.", "Check the server.";
+
+    LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
+    LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";
+    LimitDescriptors, "limit-descriptors", Sidegate, "Too few file descriptors are left.", "Raise the descriptor limit (`ulimit -n`).";
+    Draining, "draining", Sidegate, "The proxy is shutting down.", "";
+    NotSupported, "not-supported", Sidegate, "The rule asks for a treatment that this build does not carry out; refused rather than weakened.", "Change the rule's `tls.mode` or `protocol`.";
+    Internal, "internal", Sidegate, "An unexpected failure inside the proxy; the connection was refused.", "Please report it with the log.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}

@@ -1,0 +1,1 @@
+//! The connection's story, one file a stage.

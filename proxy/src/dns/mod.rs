@@ -1,0 +1,7 @@
+//! Names: the stub towards upstream resolvers, the server that the application asks, synthetic addresses.
+
+pub mod resolver;
+pub mod synthetic;
+
+pub use resolver::{ResolveError, Resolved, Resolver};
+pub use synthetic::SyntheticAddresses;

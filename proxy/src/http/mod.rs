@@ -1,0 +1,3 @@
+//! Recognising plaintext HTTP, and answering a denied client.
+
+pub mod preface;

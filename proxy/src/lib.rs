@@ -1,0 +1,16 @@
+//! The data plane: capture, the connection pipeline, DNS.
+#![deny(unsafe_code)]
+
+pub mod access_log;
+pub mod addrs;
+pub mod connection;
+pub mod dns;
+pub mod http;
+pub mod policy_store;
+pub mod redirect;
+pub mod server;
+pub mod settings;
+pub mod sidecar;
+#[allow(unsafe_code, reason = "the one place for system calls that no safe crate covers")]
+pub mod sys;
+pub mod tls;

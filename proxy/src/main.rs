@@ -1,0 +1,3 @@
+//! The `sidegate-proxy` command.
+
+fn main() {}

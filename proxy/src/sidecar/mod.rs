@@ -1,0 +1,1 @@
+//! `sidegate-proxy serve`: configuration, reload, readiness, metrics, admin.

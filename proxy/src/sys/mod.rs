@@ -1,0 +1,1 @@
+//! System calls that no safe crate covers. The only place for `unsafe`.
