@@ -111,6 +111,8 @@ pub struct NameDecision {
     pub rule: Option<RuleId>,
     /// Answer with a synthetic address: a `protocol: tcp` host rule covers the name.
     pub synthetic: bool,
+    /// A pattern allows the name, not the name itself: how many different names may be asked for is budgeted.
+    pub wildcard: bool,
     /// Some rule lets the name answer with private addresses.
     pub private: bool,
     /// For denials: the closest allow rule.

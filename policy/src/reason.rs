@@ -89,6 +89,8 @@ reasons! {
 
     DnsMalformed, "dns-malformed", Application, "The DNS question is malformed.", "";
     DnsType, "dns-type", Policy, "This DNS record type is not answered.", "Ask for A or AAAA.";
+    DnsSearch, "dns-search", Policy, "No rule could allow this name; it looks like a search-domain candidate, so the client is told to try the next one.", "Nothing, unless this very name is meant: then add a rule with this host.";
+    DnsBudget, "dns-budget", Policy, "Too many different names under one wildcard rule within a minute; names can carry data out.", "Name the hosts exactly, or raise `dns.namesPerMinute`.";
     UdpRefused, "udp-refused", Policy, "No `udp` rule allows this datagram.", "Add a rule with `protocol: udp`, or let the client fall back to TCP.";
     ProtocolRefused, "protocol-refused", Policy, "Only TCP, DNS and allowed UDP leave a workload.", "";
 
@@ -102,6 +104,8 @@ reasons! {
 
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
     LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";
+    LimitQuestions, "limit-questions", Sidegate, "Too many DNS questions are waiting for an answer.", "Find what asks so many, or check the configured resolvers.";
+    LimitSynthetic, "limit-synthetic", Sidegate, "No synthetic address is left for another name.", "Name the hosts exactly, or use `protocol: tls`.";
     LimitDescriptors, "limit-descriptors", Sidegate, "Too few file descriptors are left.", "Raise the descriptor limit (`ulimit -n`).";
     Draining, "draining", Sidegate, "The proxy is shutting down.", "";
     NotSupported, "not-supported", Sidegate, "The rule asks for a treatment that this build does not carry out; refused rather than weakened.", "Change the rule's `tls.mode` or `protocol`.";

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     access_log::AccessLog,
     addrs::OriginalDst,
-    dns::{Resolver, SyntheticAddresses},
+    dns::{Names, Resolver, SyntheticAddresses},
     policy_store::PolicyStore,
     settings::Settings,
 };
@@ -38,6 +38,8 @@ pub struct Gate {
     pub resolver: Resolver,
     /// Names behind synthetic addresses.
     pub synthetic: SyntheticAddresses,
+    /// What the application was told of names, and how many it may ask for.
+    pub names: Names,
     /// Where records go.
     pub access_log: AccessLog,
     /// Deadlines and limits.

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use sidegate_policy::HostName;
+
 /// Deadlines, limits and behaviour. `Default` is what the docs name.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -27,6 +29,10 @@ pub struct Settings {
     pub resolvers: Vec<SocketAddr>,
     /// Answer denied names with NXDOMAIN instead of REFUSED.
     pub dns_denied_nxdomain: bool,
+    /// Search domains of the application: denied names under them get NXDOMAIN, so that clients try the next candidate.
+    pub dns_search: Vec<HostName>,
+    /// Different names per wildcard rule that may be asked upstream within a minute. Default 60.
+    pub dns_names_per_minute: usize,
     /// Let a ClientHello with ECH pass name rules (for clients that send GREASE). Default false.
     pub allow_ech: bool,
 }
@@ -45,6 +51,8 @@ impl Default for Settings {
             descriptor_reserve: 64,
             resolvers: Vec::new(),
             dns_denied_nxdomain: false,
+            dns_search: Vec::new(),
+            dns_names_per_minute: 60,
             allow_ech: false,
         }
     }
