@@ -1,0 +1,72 @@
+//! Questions under way: whoever comes first asks, the others wait for the same answer.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{Key, ResolveError, Resolved};
+
+type Outcome = Result<Resolved, ResolveError>;
+
+/// All questions under way. Nothing in it belongs to one runtime: workers wait for each other's questions.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>);
+
+/// How to take part in a question.
+pub(super) enum Seat<'f> {
+    /// Nobody asks yet: ask, then [`Pilot::land`].
+    Pilot(Pilot<'f>),
+    /// Somebody asks already.
+    Passenger(Passenger),
+}
+
+/// The duty to ask. Dropped without landing (the task was cancelled), it lets a passenger take over.
+pub(super) struct Pilot<'f> {
+    flights: &'f Flights,
+    key: Key,
+    landing: watch::Sender<Option<Outcome>>,
+}
+
+/// A wait for somebody else's answer.
+pub(super) struct Passenger(watch::Receiver<Option<Outcome>>);
+
+impl Flights {
+    /// Joins the question under way, or starts it.
+    pub(super) fn board(&self, key: &Key) -> Seat<'_> {
+        match self.locked().entry(key.clone()) {
+            Entry::Occupied(flight) => Seat::Passenger(Passenger(flight.get().clone())),
+            Entry::Vacant(gate) => {
+                let (landing, flight) = watch::channel(None);
+                gate.insert(flight);
+                Seat::Pilot(Pilot { flights: self, key: key.clone(), landing })
+            }
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<Outcome>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pilot<'_> {
+    /// Tells every passenger. The cache must know the outcome already, so that whoever comes now need not ask.
+    pub(super) fn land(self, outcome: Outcome) {
+        self.landing.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Pilot<'_> {
+    fn drop(&mut self) {
+        self.flights.locked().remove(&self.key);
+    }
+}
+
+impl Passenger {
+    /// The outcome; `None` if whoever asked gave up.
+    pub(super) async fn landed(&mut self) -> Option<Outcome> {
+        self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
