@@ -1,0 +1,188 @@
+//! The near end: bulk, small exchanges, new connections, idle connections.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::{hello, origin};
+
+/// One kind of load.
+#[derive(Subcommand)]
+pub(crate) enum Load {
+    /// Downloads over a few connections.
+    Bulk {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Bytes in total.
+        #[arg(long)]
+        bytes: u64,
+        /// Connections side by side.
+        #[arg(long, default_value_t = 2)]
+        connections: u64,
+    },
+    /// Request and answer of 64 bytes each.
+    Small {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Exchanges in total.
+        #[arg(long)]
+        exchanges: u64,
+        /// Connections side by side.
+        #[arg(long, default_value_t = 16)]
+        connections: u64,
+    },
+    /// New connections with a ClientHello, a ServerHello, and a close by the client.
+    New {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Server name.
+        #[arg(long)]
+        host: String,
+        /// Connections in total.
+        #[arg(long)]
+        count: u64,
+        /// Connections side by side.
+        #[arg(long, default_value_t = 8)]
+        connections: u64,
+    },
+    /// Opens connections, moves one byte both ways on each, prints a line, and holds them until standard input ends.
+    Idle {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Connections.
+        #[arg(long)]
+        count: usize,
+    },
+}
+
+/// Makes the load, prints what it did and how long single operations took.
+pub(crate) fn run(load: &Load) -> io::Result<()> {
+    match load {
+        Load::Bulk { to, bytes, connections } => {
+            let share = bytes / connections;
+            let taken = parallel(*connections, |_| bulk((*to, origin::BULK).into(), share))?;
+            report(&taken, share * connections)
+        }
+        Load::Small { to, exchanges, connections } => {
+            let share = exchanges / connections;
+            let taken = parallel(*connections, |_| small((*to, origin::ECHO).into(), share))?;
+            report(&taken, share * connections)
+        }
+        Load::New { to, host, count, connections } => {
+            let share = count / connections;
+            let greeting = hello::client_hello(host);
+            let taken = parallel(*connections, |_| new((*to, origin::TLS).into(), &greeting, share))?;
+            report(&taken, share * connections)
+        }
+        Load::Idle { to, count } => idle((*to, origin::HOLD).into(), *count),
+    }
+}
+
+struct Taken {
+    wall: Duration,
+    each: Vec<Duration>,
+}
+
+fn parallel(threads: u64, work: impl Fn(u64) -> io::Result<Vec<Duration>> + Sync) -> io::Result<Taken> {
+    let start = Instant::now();
+    let mut each = Vec::new();
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|index| {
+                scope.spawn({
+                    let work = &work;
+                    move || work(index)
+                })
+            })
+            .collect();
+        for thread in running {
+            each.extend(thread.join().map_err(|_| io::Error::other("a load thread died"))??);
+        }
+        Ok::<_, io::Error>(())
+    })?;
+    Ok(Taken { wall: start.elapsed(), each })
+}
+
+fn report(taken: &Taken, operations: u64) -> io::Result<()> {
+    let mut each = taken.each.clone();
+    each.sort_unstable();
+    let at = |part: f64| {
+        let index = (each.len() as f64 * part) as usize;
+        each.get(index.min(each.len().saturating_sub(1))).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
+    let line = json!({
+        "operations": operations, "wallSeconds": taken.wall.as_secs_f64(),
+        "p50Ms": at(0.50), "p99Ms": at(0.99), "maxMs": at(1.0),
+        "over900Ms": each.iter().filter(|time| time.as_millis() >= 900).count(),
+    });
+    writeln!(io::stdout(), "{line}")
+}
+
+fn bulk(to: SocketAddr, bytes: u64) -> io::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.write_all(&bytes.to_be_bytes())?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::Error::other(format!("{left} bytes are missing")));
+        }
+        left -= read as u64;
+    }
+    Ok(Vec::new())
+}
+
+fn small(to: SocketAddr, exchanges: u64) -> io::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let mut buffer = [0x61; 64];
+    (0..exchanges)
+        .map(|_| {
+            let start = Instant::now();
+            stream.write_all(&buffer)?;
+            stream.read_exact(&mut buffer)?;
+            Ok(start.elapsed())
+        })
+        .collect()
+}
+
+fn new(to: SocketAddr, greeting: &[u8], count: u64) -> io::Result<Vec<Duration>> {
+    let wanted = hello::server_hello().len();
+    let mut buffer = vec![0; wanted];
+    (0..count)
+        .map(|_| {
+            let start = Instant::now();
+            let mut stream = TcpStream::connect(to)?;
+            stream.set_nodelay(true)?;
+            stream.write_all(greeting)?;
+            stream.read_exact(&mut buffer)?;
+            drop(stream);
+            Ok(start.elapsed())
+        })
+        .collect()
+}
+
+fn idle(to: SocketAddr, count: usize) -> io::Result<()> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(to)?;
+        let mut byte = [1];
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        held.push(stream);
+    }
+    writeln!(io::stdout(), "{}", json!({ "held": held.len() }))?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
