@@ -17,10 +17,11 @@ pub(crate) const HOLD: u16 = 9002;
 /// Port that answers a ClientHello with a ServerHello and closes when the client does.
 pub(crate) const TLS: u16 = 443;
 
+type Part = fn(TcpStream) -> io::Result<()>;
+
 /// Serves the four ports until killed.
 pub(crate) fn serve() -> io::Result<()> {
-    let parts: [(u16, fn(TcpStream) -> io::Result<()>); 4] =
-        [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet)];
+    let parts: [(u16, Part); 4] = [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet)];
     let mut threads = Vec::new();
     for (port, part) in parts {
         let listener = crate::relay::listen(([0, 0, 0, 0], port).into())?;
@@ -33,7 +34,7 @@ pub(crate) fn serve() -> io::Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener, part: fn(TcpStream) -> io::Result<()>) {
+fn accept(listener: &TcpListener, part: Part) {
     for stream in listener.incoming().flatten() {
         let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || part(stream));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, ErrorKind},
+    io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
 };
@@ -194,6 +194,6 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read_end, write_end) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
     match rustix::pipe::fcntl_setpipe_size(&write_end, 16 * BUFFER) {
         Ok(_) | Err(Errno::PERM) => Ok((read_end, write_end)),
-        Err(error) => Err(io::Error::new(ErrorKind::Other, error)),
+        Err(error) => Err(error.into()),
     }
 }
