@@ -20,7 +20,7 @@ pub use date::Date;
 pub use decision::{Decision, NameDecision, NearMiss, Predicate, Treatment, Verdict};
 pub use diagnostic::{Diagnostic, Source};
 pub use document::Document;
-pub use host::{HostName, HostPattern};
+pub use host::{HostName, HostNameError, HostPattern};
 pub use path::{CanonicalPath, PathPattern};
 pub use reason::Reason;
 pub use request::{Direction, HostEvidence, Observed, Request};

@@ -1,4 +1,8 @@
 //! Reading TLS from outside: ClientHello, ServerHello, HelloRetryRequest, alerts. Nothing here decrypts.
 
 pub mod client_hello;
+mod records;
+mod second_hello;
 pub mod server_gate;
+mod server_hello;
+mod wire;
