@@ -11,7 +11,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control", &["sidegate-policy", "sidegate-certs", "sidegate-api"]),
     ("cli", &["sidegate-policy", "sidegate-certs", "sidegate-api", "sidegate-proxy", "sidegate-control"]),
     ("fuzz", &["sidegate-policy", "sidegate-certs", "sidegate-api", "sidegate-proxy", "sidegate-control"]),
-    ("benches/peers", &["sidegate-policy", "sidegate-certs", "sidegate-api", "sidegate-proxy", "sidegate-control"]),
+    (
+        "benches/peers",
+        &["sidegate-policy", "sidegate-certs", "sidegate-api", "sidegate-proxy", "sidegate-control"],
+    ),
     ("tests/harness", &["sidegate-policy", "sidegate-certs", "sidegate-api"]),
     ("tests/tidy", &[]),
 ];
