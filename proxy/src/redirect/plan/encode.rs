@@ -1,0 +1,429 @@
+//! The plan as messages of one nftables transaction.
+
+use std::net::IpAddr;
+
+use super::{
+    Base, Chain, ChainKind, Direction, End, Expr, Family, Hook, IpVersion, L4, Rule, Set, SetName, TABLE,
+    Table, Way, udp::Block,
+};
+use crate::redirect::netlink::{
+    Message, NLM_F_APPEND, NLM_F_CREATE,
+    uapi::{self, *},
+};
+
+/// Bytes of a refused packet that user space sees: enough for addresses and ports behind any header.
+pub(super) const SNAPLEN: u32 = 128;
+/// Elements in one message; one is at most 100 bytes, and a message's attributes end at 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 500;
+/// `lo` has this index in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+const LIMIT_UNIT_SECONDS: u64 = 1;
+
+impl Family {
+    const fn number(self) -> u8 {
+        match self {
+            Family::Inet => 1,
+            Family::Netdev => 5,
+        }
+    }
+}
+
+/// A transaction that puts these tables in the place of what there is.
+pub(crate) fn encode_tables<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for table in tables {
+        let family = table.family;
+        messages.extend(removal(family));
+        messages.push(table_message(NFT_MSG_NEWTABLE, NLM_F_CREATE, family));
+        for set in &table.sets {
+            messages.push(new_set(family, set));
+            messages.extend(new_elements(family, set));
+        }
+        messages.extend(table.chains.iter().map(|chain| new_chain(family, chain)));
+        for chain in &table.chains {
+            messages.extend(chain.rules.iter().map(|rule| new_rule(family, chain.name, rule)));
+        }
+    }
+    transaction(messages)
+}
+
+/// A transaction that removes the tables of these families, which need not exist.
+pub(crate) fn encode_removal(families: &[Family]) -> Vec<Message> {
+    transaction(families.iter().flat_map(|family| removal(*family)).collect())
+}
+
+/// A transaction that replaces the elements of sets.
+pub(crate) fn encode_elements(sets: &[Set]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for set in sets {
+        let mut flush = nft(NFT_MSG_DELSETELEM, 0, Family::Inet, format!("emptying set `{}`", set.name()));
+        flush.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.name().as_str());
+        messages.push(flush);
+        messages.extend(new_elements(Family::Inet, set));
+    }
+    transaction(messages)
+}
+
+fn transaction(messages: Vec<Message>) -> Vec<Message> {
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    let edge = |kind, purpose| Message::new(kind, 0, &[0, 0, high, low], purpose);
+    let begin = edge(NFNL_MSG_BATCH_BEGIN, "committing the nftables transaction");
+    let end = edge(NFNL_MSG_BATCH_END, "ending the nftables transaction");
+    std::iter::once(begin).chain(messages).chain([end]).collect()
+}
+
+/// Deleting what may not exist: create it first.
+fn removal(family: Family) -> [Message; 2] {
+    [table_message(NFT_MSG_NEWTABLE, NLM_F_CREATE, family), table_message(NFT_MSG_DELTABLE, 0, family)]
+}
+
+/// A message to the nftables subsystem about `family`.
+pub(crate) fn nft(kind: u16, flags: u16, family: Family, purpose: String) -> Message {
+    Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[family.number(), 0, 0, 0], purpose)
+}
+
+fn table_message(kind: u16, flags: u16, family: Family) -> Message {
+    let verb = if kind == NFT_MSG_DELTABLE { "deleting" } else { "adding" };
+    let mut message = nft(kind, flags, family, format!("{verb} table `{family} {TABLE}`"));
+    message.text(NFTA_TABLE_NAME, TABLE);
+    message
+}
+
+fn new_chain(family: Family, chain: &Chain) -> Message {
+    let purpose = format!("adding chain `{family} {TABLE} {}`", chain.name);
+    let mut message = nft(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, purpose);
+    message.text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, chain.name);
+    if let Some(base) = &chain.base {
+        base.encode(&mut message);
+    }
+    message
+}
+
+impl Base {
+    fn encode(&self, message: &mut Message) {
+        let hook = match self.hook {
+            Hook::Prerouting => 0,
+            Hook::Input | Hook::Egress => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+        };
+        message.nested(NFTA_CHAIN_HOOK, |m| {
+            m.be32(NFTA_HOOK_HOOKNUM, hook).be32(NFTA_HOOK_PRIORITY, self.priority.cast_unsigned());
+            if !self.devices.is_empty() {
+                m.nested(NFTA_HOOK_DEVS, |m| {
+                    for name in &self.devices {
+                        m.text(NFTA_DEVICE_NAME, name);
+                    }
+                });
+            }
+        });
+        let policy = if self.policy_drop { NF_DROP } else { NF_ACCEPT };
+        message.be32(NFTA_CHAIN_POLICY, policy.cast_unsigned());
+        let kind = match self.kind {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        };
+        message.text(NFTA_CHAIN_TYPE, kind);
+    }
+}
+
+fn new_rule(family: Family, chain: &str, rule: &Rule) -> Message {
+    let purpose = format!("adding a rule to chain `{family} {TABLE} {chain}` ({})", rule.why);
+    let mut message = nft(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, purpose);
+    message.text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain);
+    message.nested(NFTA_RULE_EXPRESSIONS, |m| {
+        for expr in &rule.body {
+            expr.encode(m);
+        }
+    });
+    if !rule.why.is_empty() {
+        let length = u8::try_from(rule.why.len() + 1).unwrap_or(u8::MAX);
+        let mut comment = vec![UDATA_COMMENT, length];
+        comment.extend_from_slice(rule.why.as_bytes());
+        comment.push(0);
+        message.attr(NFTA_RULE_USERDATA, &comment);
+    }
+    message
+}
+
+impl Set {
+    pub(super) fn name(&self) -> SetName {
+        match self {
+            Set::Ports(name, _) | Set::Destinations(name, _) => *name,
+        }
+    }
+}
+
+/// Type numbers of nft (`enum datatypes`); a concatenation packs them in 6 bits each.
+const TYPE_IPV4_ADDR: u32 = 7;
+const TYPE_IPV6_ADDR: u32 = 8;
+const TYPE_INET_SERVICE: u32 = 13;
+const TYPE_BITS: u32 = 6;
+
+fn new_set(family: Family, set: &Set) -> Message {
+    let name = set.name();
+    let mut message = nft(NFT_MSG_NEWSET, NLM_F_CREATE, family, format!("adding set `{name}`"));
+    message.text(NFTA_SET_TABLE, TABLE).text(NFTA_SET_NAME, name.as_str());
+    // The kernel wants an id that is unique within the transaction.
+    message.be32(NFTA_SET_ID, name as u32 + 1);
+    let address = match name {
+        SetName::Closed => {
+            message.be32(NFTA_SET_FLAGS, 0).be32(NFTA_SET_KEY_TYPE, TYPE_INET_SERVICE);
+            message.be32(NFTA_SET_KEY_LEN, 2);
+            return message;
+        }
+        SetName::Udp4 => (TYPE_IPV4_ADDR, 4),
+        SetName::Udp6 => (TYPE_IPV6_ADDR, 16),
+    };
+    message.be32(NFTA_SET_FLAGS, NFT_SET_INTERVAL | NFT_SET_CONCAT);
+    message.be32(NFTA_SET_KEY_TYPE, address.0 << TYPE_BITS | TYPE_INET_SERVICE);
+    message.be32(NFTA_SET_KEY_LEN, address.1 + 4);
+    message.nested(NFTA_SET_DESC, |m| {
+        m.nested(NFTA_SET_DESC_CONCAT, |m| {
+            for length in [address.1, 2] {
+                m.nested(NFTA_LIST_ELEM, |m| {
+                    m.be32(NFTA_SET_FIELD_LEN, length);
+                });
+            }
+        });
+    });
+    message
+}
+
+fn new_elements(family: Family, set: &Set) -> Vec<Message> {
+    let elements: Vec<(Vec<u8>, Option<Vec<u8>>)> = match set {
+        Set::Ports(_, ports) => ports.iter().map(|port| (port.to_be_bytes().to_vec(), None)).collect(),
+        Set::Destinations(_, blocks) => blocks.iter().map(bounds).collect(),
+    };
+    let message = |elements: &[(Vec<u8>, Option<Vec<u8>>)]| {
+        let purpose = format!("adding elements to set `{}`", set.name());
+        let mut message = nft(NFT_MSG_NEWSETELEM, NLM_F_CREATE, family, purpose);
+        message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.name().as_str());
+        message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |m| {
+            for (key, end) in elements {
+                m.nested(NFTA_LIST_ELEM, |m| {
+                    m.nested(NFTA_SET_ELEM_KEY, |m| value(m, key));
+                    if let Some(end) = end {
+                        m.nested(NFTA_SET_ELEM_KEY_END, |m| value(m, end));
+                    }
+                });
+            }
+        });
+        message
+    };
+    elements.chunks(ELEMENTS_PER_MESSAGE).map(message).collect()
+}
+
+/// First and last key of a block, each field padded to 4 bytes.
+fn bounds(block: &Block) -> (Vec<u8>, Option<Vec<u8>>) {
+    let key = |address: IpAddr, port: &u16| {
+        let mut key = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        key.extend_from_slice(&port.to_be_bytes());
+        key.extend_from_slice(&[0, 0]);
+        key
+    };
+    let (first, last) = block.bounds();
+    (key(first, block.ports.start()), Some(key(last, block.ports.end())))
+}
+
+impl Expr {
+    fn encode(&self, m: &mut Message) {
+        match *self {
+            Expr::Ip(IpVersion::V4) => meta_is(m, NFT_META_NFPROTO, NFT_CMP_EQ, &[2]),
+            Expr::Ip(IpVersion::V6) => meta_is(m, NFT_META_NFPROTO, NFT_CMP_EQ, &[10]),
+            Expr::L4(protocol) => meta_is(m, NFT_META_L4PROTO, NFT_CMP_EQ, &[protocol.number()]),
+            Expr::DestinationPort(port) => {
+                payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, (2, 2), NFT_REG_1);
+                compare(m, NFT_CMP_EQ, &port.to_be_bytes());
+            }
+            Expr::DestinationPortIn(set) => {
+                payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, (2, 2), NFT_REG_1);
+                lookup(m, set);
+            }
+            Expr::DestinationIn(set) => destination_in(m, set),
+            Expr::Icmpv6Types(from, to) => {
+                payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, (0, 1), NFT_REG_1);
+                if from == to {
+                    compare(m, NFT_CMP_EQ, &[from]);
+                } else {
+                    compare(m, NFT_CMP_GTE, &[from]);
+                    compare(m, NFT_CMP_LTE, &[to]);
+                }
+            }
+            Expr::Local(end, is) => {
+                fib_type(m, end);
+                compare(m, equal(is), &RTN_LOCAL.to_ne_bytes());
+            }
+            Expr::Loopback(way, is) => {
+                let key = if way == Way::In { NFT_META_IIF } else { NFT_META_OIF };
+                meta_is(m, key, equal(is), &LOOPBACK_INDEX.to_ne_bytes());
+            }
+            Expr::Owner(uid) => meta_is(m, NFT_META_SKUID, NFT_CMP_EQ, &uid.to_ne_bytes()),
+            Expr::OwnerNot(uid) => meta_is(m, NFT_META_SKUID, NFT_CMP_NEQ, &uid.to_ne_bytes()),
+            // Always true where there is something to load, and no match where there is nothing.
+            Expr::Owned => meta_is(m, NFT_META_SKUID, NFT_CMP_GTE, &[0; 4]),
+            Expr::Routed => meta_is(m, NFT_META_RTCLASSID, NFT_CMP_GTE, &[0; 4]),
+            Expr::EtherType(kind) => meta_is(m, NFT_META_PROTOCOL, NFT_CMP_EQ, &kind.to_be_bytes()),
+            Expr::CtState(mask) => ct_bits(m, NFT_CT_STATE, mask, true),
+            Expr::CtTranslated(is) => ct_bits(m, NFT_CT_STATUS, CT_STATUS_DNAT, is),
+            Expr::CtDirection(direction) => {
+                ct(m, NFT_CT_DIRECTION);
+                compare(m, NFT_CMP_EQ, &[u8::from(direction == Direction::Reply)]);
+            }
+            Expr::CtMark(mark) => {
+                ct(m, NFT_CT_MARK);
+                compare(m, NFT_CMP_EQ, &mark.to_ne_bytes());
+            }
+            _ => self.encode_effect(m),
+        }
+    }
+
+    fn encode_effect(&self, m: &mut Message) {
+        match *self {
+            Expr::SetCtMark(mark) => {
+                immediate(m, &mark.to_ne_bytes());
+                expression(m, "ct", |m| {
+                    m.be32(uapi::NFTA_CT_KEY, NFT_CT_MARK).be32(uapi::NFTA_CT_SREG, NFT_REG_1);
+                });
+            }
+            Expr::Counter => expression(m, "counter", |_| {}),
+            Expr::Limit(rate, burst) => expression(m, "limit", |m| {
+                m.attr(uapi::NFTA_LIMIT_RATE, &u64::from(rate).to_be_bytes());
+                m.attr(uapi::NFTA_LIMIT_UNIT, &LIMIT_UNIT_SECONDS.to_be_bytes());
+                m.be32(uapi::NFTA_LIMIT_BURST, burst);
+            }),
+            Expr::Log(group) => expression(m, "log", |m| {
+                m.attr(uapi::NFTA_LOG_GROUP, &group.to_be_bytes()).be32(uapi::NFTA_LOG_SNAPLEN, SNAPLEN);
+            }),
+            Expr::Redirect(port) => {
+                immediate(m, &port.to_be_bytes());
+                expression(m, "redir", |m| {
+                    m.be32(uapi::NFTA_REDIR_REG_PROTO_MIN, NFT_REG_1);
+                });
+            }
+            Expr::RejectReset => reject(m, NFT_REJECT_TCP_RST, 0),
+            Expr::RejectProhibited => reject(m, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED),
+            Expr::Accept => verdict(m, NF_ACCEPT, None),
+            Expr::Drop => verdict(m, NF_DROP, None),
+            Expr::Return => verdict(m, NFT_RETURN, None),
+            Expr::Goto(chain) => verdict(m, NFT_GOTO, Some(chain)),
+            _ => {}
+        }
+    }
+}
+
+impl L4 {
+    const fn number(self) -> u8 {
+        match self {
+            L4::Tcp => 6,
+            L4::Udp => 17,
+            L4::Icmpv6 => 58,
+        }
+    }
+}
+
+const fn equal(is: bool) -> u32 {
+    if is { NFT_CMP_EQ } else { NFT_CMP_NEQ }
+}
+
+fn expression(m: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
+    m.nested(NFTA_LIST_ELEM, |m| {
+        m.text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, fill);
+    });
+}
+
+fn value(m: &mut Message, bytes: &[u8]) {
+    m.attr(NFTA_DATA_VALUE, bytes);
+}
+
+fn meta_is(m: &mut Message, key: u32, op: u32, bytes: &[u8]) {
+    expression(m, "meta", |m| {
+        m.be32(uapi::NFTA_META_DREG, NFT_REG_1).be32(uapi::NFTA_META_KEY, key);
+    });
+    compare(m, op, bytes);
+}
+
+fn compare(m: &mut Message, op: u32, bytes: &[u8]) {
+    expression(m, "cmp", |m| {
+        m.be32(uapi::NFTA_CMP_SREG, NFT_REG_1).be32(uapi::NFTA_CMP_OP, op);
+        m.nested(uapi::NFTA_CMP_DATA, |m| value(m, bytes));
+    });
+}
+
+fn ct(m: &mut Message, key: u32) {
+    expression(m, "ct", |m| {
+        m.be32(uapi::NFTA_CT_DREG, NFT_REG_1).be32(uapi::NFTA_CT_KEY, key);
+    });
+}
+
+/// Some bit of the mask is set, or none is.
+fn ct_bits(m: &mut Message, key: u32, mask: u32, set: bool) {
+    ct(m, key);
+    expression(m, "bitwise", |m| {
+        m.be32(uapi::NFTA_BITWISE_SREG, NFT_REG_1).be32(uapi::NFTA_BITWISE_DREG, NFT_REG_1);
+        m.be32(uapi::NFTA_BITWISE_LEN, 4);
+        m.nested(uapi::NFTA_BITWISE_MASK, |m| value(m, &mask.to_ne_bytes()));
+        m.nested(uapi::NFTA_BITWISE_XOR, |m| value(m, &[0; 4]));
+    });
+    compare(m, equal(!set), &[0; 4]);
+}
+
+/// Loads bytes (offset, length) of a header into a register.
+fn payload(m: &mut Message, base: u32, (offset, length): (u32, u32), register: u32) {
+    expression(m, "payload", |m| {
+        m.be32(uapi::NFTA_PAYLOAD_DREG, register).be32(uapi::NFTA_PAYLOAD_BASE, base);
+        m.be32(uapi::NFTA_PAYLOAD_OFFSET, offset).be32(uapi::NFTA_PAYLOAD_LEN, length);
+    });
+}
+
+fn destination_in(m: &mut Message, set: SetName) {
+    let (offset, length) = if set == SetName::Udp6 { (24, 16) } else { (16, 4) };
+    payload(m, NFT_PAYLOAD_NETWORK_HEADER, (offset, length), NFT_REG_1);
+    payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, (2, 2), NFT_REG32_00 + length / 4);
+    lookup(m, set);
+}
+
+fn lookup(m: &mut Message, set: SetName) {
+    expression(m, "lookup", |m| {
+        m.text(uapi::NFTA_LOOKUP_SET, set.as_str()).be32(uapi::NFTA_LOOKUP_SREG, NFT_REG_1);
+    });
+}
+
+fn fib_type(m: &mut Message, end: End) {
+    let flag = if end == End::Source { NFTA_FIB_F_SADDR } else { NFTA_FIB_F_DADDR };
+    expression(m, "fib", |m| {
+        m.be32(uapi::NFTA_FIB_DREG, NFT_REG_1).be32(uapi::NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+        m.be32(uapi::NFTA_FIB_FLAGS, flag);
+    });
+}
+
+fn immediate(m: &mut Message, bytes: &[u8]) {
+    expression(m, "immediate", |m| {
+        m.be32(uapi::NFTA_IMMEDIATE_DREG, NFT_REG_1);
+        m.nested(uapi::NFTA_IMMEDIATE_DATA, |m| value(m, bytes));
+    });
+}
+
+fn reject(m: &mut Message, kind: u32, code: u8) {
+    expression(m, "reject", |m| {
+        m.be32(uapi::NFTA_REJECT_TYPE, kind).attr(uapi::NFTA_REJECT_ICMP_CODE, &[code]);
+    });
+}
+
+fn verdict(m: &mut Message, code: i32, chain: Option<&str>) {
+    expression(m, "immediate", |m| {
+        m.be32(uapi::NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+        m.nested(uapi::NFTA_IMMEDIATE_DATA, |m| {
+            m.nested(NFTA_DATA_VERDICT, |m| {
+                m.be32(NFTA_VERDICT_CODE, code.cast_unsigned());
+                if let Some(chain) = chain {
+                    m.text(NFTA_VERDICT_CHAIN, chain);
+                }
+            });
+        });
+    });
+}
