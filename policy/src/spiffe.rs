@@ -64,9 +64,9 @@ pub enum SpiffeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeSpecificity {
     /// Segments written out.
-    literal: u16,
+    pub(crate) literal: u16,
     /// No final `**`.
-    bounded: bool,
+    pub(crate) bounded: bool,
 }
 
 impl TrustDomain {

@@ -1,3 +1,1 @@
 //! The connection's story, one file a stage.
-
-pub mod classify;

@@ -1,5 +1,18 @@
 //! Documents compiled into one immutable set that judges without allocating.
 
+mod compile;
+mod decide;
+mod hosts;
+mod index;
+mod names;
+mod overlap;
+mod peers;
+mod ports;
+pub(crate) mod rule;
+#[cfg(test)]
+mod tests;
+mod udp;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -8,7 +21,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{Date, Decision, Diagnostic, Document, HostName, NameDecision, Reason, Request, SpiffeId};
+use crate::{
+    Date, Decision, Diagnostic, Direction, Document, HostName, NameDecision, Reason, Request, SpiffeId,
+    deny_table::Opening,
+};
+
+use self::{index::Index, ports::PortSet, rule::CompiledRule};
 
 /// Number of a policy set; rises with every change a proxy applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -39,8 +57,11 @@ pub struct CompileOptions {
     pub workload: Option<SpiffeId>,
     /// The generation that decisions will carry.
     pub generation: Generation,
-    /// The proxy's own listeners, never reachable. An unspecified address stands for every local one.
+    /// The proxy's own listeners, never reachable. An unspecified address stands for every local one: loopback and
+    /// [`CompileOptions::local_addresses`].
     pub own_listeners: Vec<SocketAddr>,
+    /// Addresses of the interfaces that the listeners stand on.
+    pub local_addresses: Vec<IpAddr>,
     /// Addresses of security groups and prefix lists by id; a group that is absent or empty matches nothing.
     pub groups: BTreeMap<String, Vec<IpNet>>,
 }
@@ -73,9 +94,33 @@ pub struct AnswerRefused {
 }
 
 /// The compiled, immutable policies of one workload.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PolicySet {
     generation: Generation,
+    /// Policies that apply; without any, everything is denied.
+    policies: usize,
+    /// In the order of policy name, direction, rule name: a [`RuleId`] does not depend on the order of input.
+    rules: Box<[CompiledRule]>,
+    egress: Side,
+    ingress: Side,
+    /// Triples that grants open, each with the first rule that grants it. Few.
+    grants: Box<[(Opening, RuleId)]>,
+    own_listeners: Box<[SocketAddr]>,
+    local_addresses: Box<[IpAddr]>,
+    /// Last day on which the default deny is not enforced: every policy is in audit.
+    audit_until: Option<Date>,
+    /// Ports at which a host in the first bytes may decide.
+    hosts_at: PortSet,
+    udp: Box<[UdpDestination]>,
+}
+
+/// The rules of one direction.
+#[derive(Debug, Default)]
+struct Side {
+    allow: Index,
+    deny: Index,
+    /// Ports that some allow rule covers.
+    ports: PortSet,
 }
 
 impl PolicySet {
@@ -84,13 +129,12 @@ impl PolicySet {
     /// # Errors
     /// Two equally specific allows that disagree on treatment, and duplicate policy names, each with both places.
     pub fn compile(documents: &[Document], options: &CompileOptions) -> Result<PolicySet, Vec<Diagnostic>> {
-        let _ = (documents, options);
-        todo!()
+        compile::compile(documents, options)
     }
 
     /// A set without policies: everything is denied with [`Reason::NoPolicy`].
     pub fn empty(generation: Generation) -> PolicySet {
-        PolicySet { generation }
+        PolicySet { generation, ..PolicySet::default() }
     }
 
     /// The set's generation.
@@ -102,38 +146,74 @@ impl PolicySet {
     ///
     /// In order: the fixed deny table (opened by grants); any matching deny; the most specific matching allow
     /// (exact host, longest wildcard, workload, group, longest prefix); audit; the default deny.
+    ///
+    /// A request whose host came from a synthetic address or an explicit target and whose first bytes name a host
+    /// too must carry equal names; the caller has compared them.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        let _ = request;
-        todo!()
+        decide::decide(self, request)
     }
 
     /// Judges one address that the request's host resolved to, after [`PolicySet::decide`] permitted dialling by name:
     /// the fixed table for names, own listeners, and deny rules by address.
-    pub fn judge_answer(&self, request: &Request<'_>, decision: &Decision, answer: IpAddr) -> Result<(), AnswerRefused> {
-        let _ = (request, decision, answer);
-        todo!()
+    pub fn judge_answer(
+        &self,
+        request: &Request<'_>,
+        decision: &Decision,
+        answer: IpAddr,
+    ) -> Result<(), AnswerRefused> {
+        names::judge_answer(self, request, decision, answer)
     }
 
     /// Whether DNS may ask upstream for a name, and how to answer.
     pub fn judge_name(&self, host: &HostName, today: Date) -> NameDecision {
-        let _ = (host, today);
-        todo!()
+        names::judge_name(self, host, today)
     }
 
     /// Whether the first bytes must be read before judging. `synthetic`: the name behind a synthetic address.
+    ///
+    /// Where a deny rule names hosts at the port, the bytes must be read too: an opaque address rule must not lead
+    /// round it.
     pub fn peek(&self, address: Option<IpAddr>, synthetic: Option<&HostName>, port: u16) -> Peek {
-        let _ = (address, synthetic, port);
-        todo!()
+        names::peek(self, address, synthetic, port)
     }
 
-    /// Allowed datagram destinations.
+    /// Allowed datagram destinations, disjoint where that is cheap. Deny rules in audit count as enforced here,
+    /// since datagrams are judged by the kernel, which keeps no record.
     pub fn udp_destinations(&self) -> &[UdpDestination] {
-        todo!()
+        &self.udp
+    }
+
+    /// Whether a failure of this rule's demands that shows only after the verdict (the server's TLS version) is
+    /// recorded rather than enforced on that day.
+    pub fn audits(&self, rule: RuleId, today: Date) -> bool {
+        self.audits_all(today) || self.compiled(rule).is_some_and(|rule| rule.in_audit(today))
     }
 
     /// What a rule is called and where it stands. Panics if the id is of another set.
     pub fn rule(&self, rule: RuleId) -> &RuleFacts {
-        let _ = rule;
-        todo!()
+        &self.rules[rule.0 as usize].facts
+    }
+
+    fn compiled(&self, rule: RuleId) -> Option<&CompiledRule> {
+        self.rules.get(rule.0 as usize)
+    }
+
+    fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+
+    fn audits_all(&self, today: Date) -> bool {
+        self.audit_until.is_some_and(|last| today <= last)
+    }
+
+    fn is_own_listener(&self, address: IpAddr, port: u16) -> bool {
+        let local = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+        self.own_listeners.iter().filter(|own| own.port() == port).any(|own| {
+            own.ip() == address
+                || own.ip().is_unspecified() && (local(address) || self.local_addresses.contains(&address))
+        })
     }
 }

@@ -1,0 +1,274 @@
+//! The verdict. In order:
+//!
+//! 1. the fixed deny table and the proxy's own listeners, opened by grants for exact triples (own listeners never);
+//! 2. any matching deny rule;
+//! 3. the most specific matching allow rule decides the treatment;
+//! 4. an allow rule in audit that fails only in its TLS or HTTP part;
+//! 5. the default deny, which passes as `would-deny` while every policy is in audit.
+
+use std::{cmp::Reverse, net::IpAddr};
+
+use crate::{
+    Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
+    address::with_embedded,
+    decision::{Dial, TlsMode},
+    deny_table::denied_destination,
+};
+
+use super::{
+    PolicySet, RuleId,
+    index::{Candidate, Rank},
+    rule::{CompiledRule, DenyMatch, Miss, Stage},
+};
+
+pub(super) fn decide(set: &PolicySet, request: &Request<'_>) -> Decision {
+    if set.policies == 0 {
+        return denied(set, Reason::NoPolicy, None, None);
+    }
+    let grant = match check_table(set, request) {
+        Ok(grant) => grant,
+        Err(reason) => return denied(set, reason, None, near_grant(set, request)),
+    };
+    let denies = matching_denies(set, request);
+    if let Some((_, Reverse(rule))) = denies.enforced {
+        return denied(set, Reason::RuleDenies, Some(rule), None);
+    }
+    let decision = match grant {
+        Some(rule) => allowed(set, Reason::GrantAllows, rule, GRANT_TREATMENT),
+        None => by_allow_rules(set, request),
+    };
+    with_late_denies(set, &denies, decision)
+}
+
+const GRANT_TREATMENT: Treatment =
+    Treatment { dial: Dial::OriginalDestination, tls: TlsMode::None, private: false, per_request: false };
+
+fn denied(set: &PolicySet, reason: Reason, rule: Option<RuleId>, nearest: Option<NearMiss>) -> Decision {
+    Decision { verdict: Verdict::Denied, reason, rule, treatment: None, nearest, generation: set.generation }
+}
+
+fn allowed(set: &PolicySet, reason: Reason, rule: RuleId, treatment: Treatment) -> Decision {
+    let (verdict, rule, treatment) = (Verdict::Allowed, Some(rule), Some(treatment));
+    Decision { verdict, reason, rule, treatment, nearest: None, generation: set.generation }
+}
+
+/// `Ok(Some(rule))`: a grant opens the destination. `Err`: the table denies it.
+fn check_table(set: &PolicySet, request: &Request<'_>) -> Result<Option<RuleId>, Reason> {
+    let (Direction::Egress, Some(address)) = (request.direction, request.address) else { return Ok(None) };
+    if set.is_own_listener(address, request.port) {
+        return Err(Reason::AddressOwnListener);
+    }
+    let Some(reason) = denied_destination(address) else { return Ok(None) };
+    let udp = request.observed == Observed::Udp;
+    let opens = set.grants.iter().find(|(opening, _)| {
+        opening.address == address && opening.port == request.port && opening.udp == udp
+    });
+    opens.map(|(_, rule)| Some(*rule)).ok_or(reason)
+}
+
+/// A grant for the same address at another port or protocol.
+fn near_grant(set: &PolicySet, request: &Request<'_>) -> Option<NearMiss> {
+    let (opening, rule) = set.grants.iter().find(|(opening, _)| Some(opening.address) == request.address)?;
+    let failed = if opening.port == request.port { Predicate::Protocol } else { Predicate::Port };
+    Some(NearMiss { rule: *rule, failed })
+}
+
+/// The most specific deny rule of each kind that matches.
+#[derive(Debug, Default)]
+pub(super) struct Denies {
+    pub(super) enforced: Option<(Rank, Reverse<RuleId>)>,
+    pub(super) audited: Option<(Rank, Reverse<RuleId>)>,
+    /// Enforced, but judged only within requests.
+    pub(super) within_requests: Option<(Rank, Reverse<RuleId>)>,
+    audited_within_requests: Option<(Rank, Reverse<RuleId>)>,
+}
+
+impl Denies {
+    fn consider(&mut self, candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) {
+        if candidate.excepted || !candidate.covers_port(request.port) {
+            return;
+        }
+        let audited = rule.in_audit(request.today);
+        let slot = match rule.check_deny(request) {
+            DenyMatch::No => return,
+            DenyMatch::Yes if audited => &mut self.audited,
+            DenyMatch::Yes => &mut self.enforced,
+            DenyMatch::WithinRequests if audited => &mut self.audited_within_requests,
+            DenyMatch::WithinRequests => &mut self.within_requests,
+        };
+        *slot = (*slot).max(Some((candidate.rank, Reverse(candidate.entry.rule))));
+    }
+}
+
+fn matching_denies(set: &PolicySet, request: &Request<'_>) -> Denies {
+    let mut denies = Denies::default();
+    let index = &set.side(request.direction).deny;
+    if index.is_empty() {
+        return denies;
+    }
+    index.visit(request, |candidate| {
+        if let Some(rule) = set.compiled(candidate.entry.rule) {
+            denies.consider(candidate, rule, request);
+        }
+    });
+    if let Some(address) = request.address {
+        consider_embedded(set, request, address, &mut denies);
+    }
+    denies
+}
+
+/// Deny rules by the IPv4 addresses that an IPv6 address carries.
+fn consider_embedded(set: &PolicySet, request: &Request<'_>, address: IpAddr, denies: &mut Denies) {
+    for carried in with_embedded(address).into_iter().flatten().filter(|carried| *carried != address) {
+        set.side(request.direction).deny.visit_address(carried, |candidate| {
+            if let Some(rule) = set.compiled(candidate.entry.rule) {
+                denies.consider(candidate, rule, request);
+            }
+        });
+    }
+}
+
+/// Deny rules that concern one address that a name resolved to.
+pub(super) fn denies_of_answer(set: &PolicySet, request: &Request<'_>, answer: IpAddr) -> Denies {
+    let mut denies = Denies::default();
+    let index = &set.side(request.direction).deny;
+    if index.is_empty() {
+        return denies;
+    }
+    index.visit_address(answer, |candidate| {
+        if let Some(rule) = set.compiled(candidate.entry.rule) {
+            denies.consider(candidate, rule, request);
+        }
+    });
+    consider_embedded(set, request, answer, &mut denies);
+    denies
+}
+
+/// Denies that bear on a decision only once its treatment is known, and denies in audit.
+fn with_late_denies(set: &PolicySet, denies: &Denies, decision: Decision) -> Decision {
+    let Some(treatment) = decision.treatment else { return decision };
+    // A deny of certain requests holds for the whole where requests stay unseen.
+    let unseen = |late: Option<(Rank, Reverse<RuleId>)>| late.filter(|_| !treatment.per_request);
+    if let Some((_, Reverse(rule))) = unseen(denies.within_requests) {
+        return denied(set, Reason::RuleDenies, Some(rule), None);
+    }
+    match denies.audited.max(unseen(denies.audited_within_requests)) {
+        Some((_, Reverse(rule))) => would_deny(set, Reason::RuleDenies, Some(rule), treatment, None),
+        None => decision,
+    }
+}
+
+fn would_deny(
+    set: &PolicySet,
+    reason: Reason,
+    rule: Option<RuleId>,
+    treatment: Treatment,
+    nearest: Option<NearMiss>,
+) -> Decision {
+    let treatment = Some(treatment);
+    Decision { verdict: Verdict::WouldDeny, reason, rule, treatment, nearest, generation: set.generation }
+}
+
+/// The best of what the allow rules had to say.
+#[derive(Default)]
+struct Allows {
+    matching: Option<(Rank, Reverse<RuleId>, Treatment)>,
+    /// Failed only in the TLS or HTTP part of a rule in audit.
+    audited: Option<(Rank, Reverse<RuleId>, Treatment, Miss)>,
+    nearest: Option<(Stage, Rank, Reverse<RuleId>, Reason)>,
+}
+
+impl Allows {
+    fn consider(&mut self, candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) {
+        let key = (candidate.rank, Reverse(candidate.entry.rule));
+        let checked = if candidate.excepted {
+            Err(Miss { stage: Stage::Except, reason: Reason::NoRule })
+        } else if !candidate.covers_port(request.port) {
+            Err(Miss { stage: Stage::Port, reason: Reason::NoRule })
+        } else {
+            rule.check_allow(candidate.end, candidate.entry.private, request)
+        };
+        let treatment = || rule.treatment(candidate.end, candidate.entry.private);
+        let miss = match checked {
+            Ok(()) => {
+                if self.matching.is_none_or(|(rank, rule, _)| (rank, rule) < key) {
+                    self.matching = Some((key.0, key.1, treatment()));
+                }
+                return;
+            }
+            Err(miss) => miss,
+        };
+        if matches!(miss.stage, Stage::Tls | Stage::Http)
+            && rule.in_audit(request.today)
+            && self.audited.is_none_or(|(rank, rule, ..)| (rank, rule) < key)
+        {
+            self.audited = Some((key.0, key.1, relaxed(treatment(), miss), miss));
+        }
+        let nearness = (miss.stage, key.0, key.1, miss.reason);
+        if self.nearest.is_none_or(|nearest| (nearest.0, nearest.1, nearest.2) < (miss.stage, key.0, key.1)) {
+            self.nearest = Some(nearness);
+        }
+    }
+}
+
+/// A rule in audit still carries the connection its way, less the demand that failed.
+fn relaxed(treatment: Treatment, miss: Miss) -> Treatment {
+    match (miss.reason, treatment.tls) {
+        (Reason::TlsVersionClient, TlsMode::Passthrough { .. }) => {
+            Treatment { tls: TlsMode::Passthrough { min_tls12: true }, ..treatment }
+        }
+        (Reason::TlsEch, TlsMode::Passthrough { .. }) => treatment,
+        (Reason::HttpNotAllowed, _) => treatment,
+        _ => Treatment { tls: TlsMode::None, ..treatment },
+    }
+}
+
+fn by_allow_rules(set: &PolicySet, request: &Request<'_>) -> Decision {
+    let mut allows = Allows::default();
+    set.side(request.direction).allow.visit(request, |candidate| {
+        if let Some(rule) = set.compiled(candidate.entry.rule) {
+            allows.consider(candidate, rule, request);
+        }
+    });
+    if let Some((_, Reverse(rule), treatment)) = allows.matching {
+        return allowed(set, Reason::RuleAllows, rule, treatment);
+    }
+    if let Some((_, Reverse(rule), treatment, miss)) = allows.audited {
+        return would_deny(set, miss.reason, Some(rule), treatment, None);
+    }
+    default_deny(set, request, &allows)
+}
+
+fn default_deny(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Decision {
+    let nearest =
+        allows.nearest.map(|(stage, _, Reverse(rule), _)| NearMiss { rule, failed: stage.predicate() });
+    let nearest = nearest.or_else(|| near_name(set, request));
+    let reason = default_reason(set, request, allows);
+    if set.audits_all(request.today) {
+        return would_deny(set, reason, None, unguarded(request), nearest);
+    }
+    denied(set, reason, None, nearest)
+}
+
+/// A rule for a neighbouring name, where none matches.
+pub(super) fn near_name(set: &PolicySet, request: &Request<'_>) -> Option<NearMiss> {
+    let (_, host) = request.host?;
+    let rule = set.side(request.direction).allow.hosts().near(host.as_str())?;
+    Some(NearMiss { rule, failed: Predicate::Destination })
+}
+
+fn default_reason(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Reason {
+    match (allows.nearest, request.direction, request.observed) {
+        (Some((stage, .., reason)), ..) if stage > Stage::Port => reason,
+        (_, Direction::Egress, Observed::Tls { .. }) if request.host.is_none() => Reason::HostMissing,
+        (_, Direction::Egress, Observed::Udp) => Reason::UdpRefused,
+        (None, Direction::Ingress, _) if set.ingress.ports.contains(request.port) => Reason::PeerNotAllowed,
+        _ => Reason::NoRule,
+    }
+}
+
+/// What audit mode does with a connection that nothing allows: it passes as it would without a proxy.
+fn unguarded(request: &Request<'_>) -> Treatment {
+    let dial = if request.address.is_some() { Dial::OriginalDestination } else { Dial::Name };
+    Treatment { dial, tls: TlsMode::None, private: true, per_request: false }
+}

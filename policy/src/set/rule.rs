@@ -1,0 +1,194 @@
+//! One compiled rule, and whether a request that reached it by host, address or peer satisfies the rest of it.
+
+use std::ops::RangeInclusive;
+
+use crate::{
+    Date, Direction, HostEvidence, Observed, Reason, Request,
+    decision::{Dial, Predicate, TlsMode, Treatment},
+    deny_table::denied_answer,
+    document::{Action, Destination, HttpMatch, Protocol},
+    request::HttpFacts,
+};
+
+use super::RuleFacts;
+
+/// A rule after compilation. Only what the verdict, its explanation and its comparison need.
+#[derive(Debug)]
+pub(crate) struct CompiledRule {
+    pub(crate) facts: RuleFacts,
+    pub(crate) direction: Direction,
+    pub(crate) action: Action,
+    pub(crate) ends: Vec<Destination>,
+    /// Ascending, disjoint, not adjacent. Empty: a rule of grants that names none.
+    pub(crate) ports: Box<[RangeInclusive<u16>]>,
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: TlsMode,
+    pub(crate) http: Box<[HttpMatch]>,
+    /// Denials by this rule are recorded, not enforced, through that day: its own `auditUntil`, and for a deny rule
+    /// also its policy's.
+    pub(crate) audit_until: Option<Date>,
+}
+
+/// By which of its ends a rule was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// Source or destination address: a prefix or a group.
+    Address,
+    /// Proven identity.
+    Workload,
+    /// Host name.
+    Host,
+}
+
+/// How far a request came in a rule before it failed; later variants came farther.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Except,
+    Port,
+    Protocol,
+    /// The host matched, but the original destination is none that a name may lead to.
+    Address,
+    Tls,
+    Http,
+}
+
+impl Stage {
+    pub(crate) fn predicate(self) -> Predicate {
+        match self {
+            Stage::Address => Predicate::Destination,
+            Stage::Except => Predicate::Except,
+            Stage::Port => Predicate::Port,
+            Stage::Protocol => Predicate::Protocol,
+            Stage::Tls => Predicate::Tls,
+            Stage::Http => Predicate::Http,
+        }
+    }
+}
+
+/// Why a rule that was reached does not match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Miss {
+    pub(crate) stage: Stage,
+    pub(crate) reason: Reason,
+}
+
+/// Whether a deny rule that was reached matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DenyMatch {
+    No,
+    Yes,
+    /// Its `http` entries can be judged only once a request is seen.
+    WithinRequests,
+}
+
+impl CompiledRule {
+    /// The predicates of an allow rule after end, `except` and port.
+    pub(crate) fn check_allow(&self, end: End, private: bool, request: &Request<'_>) -> Result<(), Miss> {
+        self.check_protocol(end, request).map_err(|reason| Miss { stage: Stage::Protocol, reason })?;
+        if end == End::Host
+            && let Some(reason) = request.address.and_then(|address| denied_answer(address, private))
+        {
+            return Err(Miss { stage: Stage::Address, reason });
+        }
+        self.check_tls(end, request).map_err(|reason| Miss { stage: Stage::Tls, reason })?;
+        if request.http.is_some_and(|facts| !self.http_matches(facts)) {
+            return Err(Miss { stage: Stage::Http, reason: Reason::HttpNotAllowed });
+        }
+        Ok(())
+    }
+
+    /// A rule's protocol against what was observed; by host, also against how the host was learnt.
+    ///
+    /// A name that the proxy vouches for (synthetic address, explicit target) serves `tls` and `http` rules only
+    /// together with the same name in SNI or authority; the caller has compared them.
+    fn check_protocol(&self, end: End, request: &Request<'_>) -> Result<(), Reason> {
+        let evidence = request.host.map(|(evidence, _)| evidence);
+        match (self.protocol, request.observed) {
+            (Protocol::Tls, Observed::Tls { .. })
+            | (Protocol::Http, Observed::Http)
+            | (Protocol::Udp, Observed::Udp) => Ok(()),
+            (Protocol::Tcp, Observed::Tls { .. } | Observed::Http | Observed::Opaque) => {
+                match (end, evidence) {
+                    (End::Host, Some(HostEvidence::Sni | HostEvidence::HttpAuthority)) => {
+                        Err(Reason::ProtocolMismatch)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            (Protocol::Tls, Observed::Http | Observed::Opaque) => Err(Reason::TlsRequired),
+            _ => Err(Reason::ProtocolMismatch),
+        }
+    }
+
+    fn check_tls(&self, end: End, request: &Request<'_>) -> Result<(), Reason> {
+        let (reads_hello, needs_tls13) = match self.tls {
+            TlsMode::Passthrough { min_tls12 } => (true, !min_tls12),
+            TlsMode::Inspect => (true, true),
+            TlsMode::Mesh if request.direction == Direction::Ingress && request.peer.is_none() => {
+                return Err(Reason::TlsRequired);
+            }
+            TlsMode::Originate | TlsMode::Mesh | TlsMode::Terminate | TlsMode::None => (false, false),
+        };
+        match request.observed {
+            Observed::Tls { ech: true, .. } if end == End::Host && self.protocol == Protocol::Tls => {
+                Err(Reason::TlsEch)
+            }
+            Observed::Tls { offers_tls13: false, .. } if needs_tls13 => Err(Reason::TlsVersionClient),
+            Observed::Http | Observed::Opaque if reads_hello => Err(Reason::TlsRequired),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn http_matches(&self, facts: HttpFacts<'_>) -> bool {
+        let entry_matches = |entry: &HttpMatch| {
+            (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
+                && (entry.paths.is_empty() || entry.paths.iter().any(|path| path.matches(facts.path)))
+        };
+        self.http.is_empty() || self.http.iter().any(entry_matches)
+    }
+
+    /// A deny rule after end, `except` and port. It counts for every way a host was learnt.
+    pub(crate) fn check_deny(&self, request: &Request<'_>) -> DenyMatch {
+        if !deny_covers(self.protocol, request) {
+            return DenyMatch::No;
+        }
+        match request.http {
+            _ if self.http.is_empty() => DenyMatch::Yes,
+            Some(facts) if self.http_matches(facts) => DenyMatch::Yes,
+            Some(_) => DenyMatch::No,
+            None => DenyMatch::WithinRequests,
+        }
+    }
+
+    pub(crate) fn treatment(&self, end: End, private: bool) -> Treatment {
+        let dial = match end {
+            End::Host => Dial::Name,
+            End::Workload if self.tls == TlsMode::Mesh => Dial::Workload,
+            End::Workload | End::Address => Dial::OriginalDestination,
+        };
+        let per_request = self.protocol == Protocol::Http || !self.http.is_empty();
+        Treatment { dial, tls: self.tls, private, per_request }
+    }
+
+    /// Whether the rule's own audit holds on a day.
+    pub(crate) fn in_audit(&self, today: Date) -> bool {
+        self.audit_until.is_some_and(|last| today <= last)
+    }
+
+    /// Whether its verdict rests on the first bytes of a connection.
+    pub(crate) fn looks_at_bytes(&self) -> bool {
+        matches!(self.protocol, Protocol::Tls | Protocol::Http)
+            || matches!(self.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect)
+    }
+}
+
+/// Protocols that a deny rule covers. `tls`, the default, covers every one: a forgotten `protocol` must not
+/// narrow a denial.
+fn deny_covers(protocol: Protocol, request: &Request<'_>) -> bool {
+    match protocol {
+        Protocol::Tls => true,
+        Protocol::Http => request.observed == Observed::Http || request.http.is_some(),
+        Protocol::Tcp => request.observed != Observed::Udp,
+        Protocol::Udp => request.observed == Observed::Udp,
+    }
+}
