@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod addrs;
+pub mod clock;
 pub mod connection;
 pub mod dns;
 pub mod http;

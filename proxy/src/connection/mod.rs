@@ -1,1 +1,3 @@
 //! The connection's story, one file a stage.
+
+pub mod classify;

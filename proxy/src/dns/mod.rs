@@ -2,9 +2,15 @@
 
 mod answer;
 mod cache;
+mod local;
+pub mod message;
 pub mod names;
+mod question;
+mod record;
 pub mod resolv_conf;
 pub mod resolver;
+mod search;
+pub mod server;
 pub mod synthetic;
 mod upstream;
 

@@ -1,3 +1,4 @@
 //! Recognising plaintext HTTP, and answering a denied client.
 
+mod head;
 pub mod preface;

@@ -1,0 +1,223 @@
+//! One question's story: judged, asked upstream only if a rule could allow the name, judged again, answered.
+
+use std::{net::IpAddr, sync::Arc};
+
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{Name, RecordType},
+};
+use sidegate_policy::{HostName, NameDecision, PolicySet, Reason, Verdict, deny_table};
+
+use super::{
+    ResolveError, SyntheticAddresses,
+    local::{self, Local},
+    message::{Question, Reply},
+    record::{QuestionRecord, sentence},
+    resolver::Family,
+    search,
+};
+use crate::{clock, server::Gate};
+
+/// Seconds for which clients may keep synthetic and local addresses. They don't change, but the policy may.
+const OWN_TTL: u32 = 60;
+
+/// What to send back. Owns its addresses; see [`Reply`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Addresses { addresses: Vec<IpAddr>, ttl: u32 },
+    NoRecords,
+    Code(ResponseCode),
+}
+
+/// Either what to send back, or the name that must be asked upstream first.
+pub(super) enum Next {
+    Answer(Told),
+    Upstream(HostName, Family),
+}
+
+/// Everything that can be said without waiting. The verdict falls here, and no question leaves before it.
+pub(super) fn judge(gate: &Gate, question: &Question, record: &mut QuestionRecord) -> Next {
+    Next::Answer(match local::answer(question.name(), question.record_type()) {
+        Some(Local::Loopback(address)) => {
+            record.conclude(Verdict::Allowed, Reason::Loopback);
+            address
+                .map_or(Told::NoRecords, |address| Told::Addresses { addresses: vec![address], ttl: OWN_TTL })
+        }
+        Some(Local::NoSuchName) => {
+            record.conclude(Verdict::Denied, Reason::DnsType);
+            Told::Code(ResponseCode::NXDomain)
+        }
+        None => return judge_type(gate, question, record),
+    })
+}
+
+fn judge_type(gate: &Gate, question: &Question, record: &mut QuestionRecord) -> Next {
+    let family = match question.record_type() {
+        RecordType::A => Some(Family::V4),
+        RecordType::AAAA => Some(Family::V6),
+        // Told that there is none, clients go on without ECH, which would hide the name from the rules.
+        RecordType::HTTPS | RecordType::SVCB => None,
+        _ => {
+            record.conclude(Verdict::Denied, Reason::DnsType);
+            return Next::Answer(Told::Code(denied_code(gate)));
+        }
+    };
+    match host_of(question.name()) {
+        Some(host) => judge_host(gate, host, family, record),
+        None => {
+            record.conclude(Verdict::Denied, Reason::HostInvalid);
+            Next::Answer(Told::Code(denied_code(gate)))
+        }
+    }
+}
+
+fn judge_host(gate: &Gate, host: HostName, family: Option<Family>, record: &mut QuestionRecord) -> Next {
+    let set = gate.policies.current();
+    let today = clock::today();
+    let decision = set.judge_name(&host, today);
+    record.judged(&set, &decision);
+    if decision.verdict == Verdict::Denied {
+        let no_rule = matches!(decision.reason, Reason::NameNotAllowed | Reason::NoRule);
+        if no_rule && search::is_candidate(&set, &host, &gate.settings.dns_search, today) {
+            record.conclude(Verdict::Denied, Reason::DnsSearch);
+            return Next::Answer(Told::Code(ResponseCode::NXDomain));
+        }
+        return Next::Answer(Told::Code(denied_code(gate)));
+    }
+    let Some(family) = family else { return Next::Answer(Told::NoRecords) };
+    if !within_budget(gate, &set, &decision, &host) {
+        record.conclude(Verdict::Denied, Reason::DnsBudget);
+        return Next::Answer(Told::Code(denied_code(gate)));
+    }
+    if decision.synthetic {
+        return Next::Answer(synthetic(gate, &host, family, record));
+    }
+    Next::Upstream(host, family)
+}
+
+/// Asks upstream, judges again with the policy of now, and keeps what the fixed deny table lets through.
+pub(super) async fn ask(
+    gate: &Arc<Gate>,
+    host: HostName,
+    family: Family,
+    record: &mut QuestionRecord,
+) -> Told {
+    let outcome = gate.resolver.resolve(&host, family).await;
+    let set = gate.policies.current();
+    let decision = set.judge_name(&host, clock::today());
+    record.judged(&set, &decision);
+    if decision.verdict == Verdict::Denied {
+        return Told::Code(denied_code(gate));
+    }
+    if decision.synthetic {
+        // A rule that came meanwhile wants the name to carry the permission.
+        return synthetic(gate, &host, family, record);
+    }
+    match outcome {
+        Ok(resolved) => {
+            let addresses = filter(&decision, &resolved.addresses, record);
+            if addresses.is_empty() {
+                return Told::NoRecords;
+            }
+            gate.names.remember(&host, &addresses);
+            Told::Addresses { addresses, ttl: resolved.ttl }
+        }
+        Err(ResolveError::NotFound) => Told::Code(ResponseCode::NXDomain),
+        Err(ResolveError::NoAddress) => Told::NoRecords,
+        Err(error @ (ResolveError::Failed | ResolveError::Timeout)) => {
+            record.unresolved(error.reason());
+            Told::Code(ResponseCode::ServFail)
+        }
+    }
+}
+
+/// An answer of which nothing is left is NOERROR without records: told "refused" for one family, C libraries give up
+/// the other as well.
+fn filter(decision: &NameDecision, addresses: &[IpAddr], record: &mut QuestionRecord) -> Vec<IpAddr> {
+    let mut withheld = Vec::new();
+    let mut kept = Vec::new();
+    for address in addresses {
+        match refused(decision, *address) {
+            None => kept.push(*address),
+            Some(reason) => withheld.push((*address, reason)),
+        }
+    }
+    if let Some((address, reason)) = withheld.first() {
+        let text = format!(
+            "{} of {} addresses withheld, such as {address}: {}",
+            withheld.len(),
+            addresses.len(),
+            sentence(*reason)
+        );
+        if kept.is_empty() {
+            record.conclude(Verdict::Denied, *reason);
+        }
+        record.note(text);
+    }
+    kept
+}
+
+fn refused(decision: &NameDecision, address: IpAddr) -> Option<Reason> {
+    if SyntheticAddresses::is_synthetic(address) {
+        // Ours to give out: from elsewhere it would stand for another name.
+        return Some(Reason::AddressReserved);
+    }
+    match decision.verdict {
+        // Audit lets pass what would have passed without us; the table for destinations is closed even then.
+        Verdict::WouldDeny => deny_table::denied_destination(address),
+        Verdict::Allowed | Verdict::Denied => deny_table::denied_answer(address, decision.private),
+    }
+}
+
+/// Only names that a pattern lets through have a budget: those that rules spell out are as many as the rules say.
+fn within_budget(gate: &Gate, set: &PolicySet, decision: &NameDecision, host: &HostName) -> bool {
+    match decision.rule {
+        Some(rule) if decision.wildcard && decision.verdict == Verdict::Allowed => {
+            gate.names.admit(set.rule(rule), host)
+        }
+        _ => true,
+    }
+}
+
+fn synthetic(gate: &Gate, host: &HostName, family: Family, record: &mut QuestionRecord) -> Told {
+    let Some((v4, v6)) = gate.synthetic.assign(host) else {
+        record.conclude(Verdict::Denied, Reason::LimitSynthetic);
+        return Told::Code(ResponseCode::ServFail);
+    };
+    let address = match family {
+        Family::V4 => IpAddr::V4(v4),
+        Family::V6 => IpAddr::V6(v6),
+    };
+    Told::Addresses { addresses: vec![address], ttl: OWN_TTL }
+}
+
+fn denied_code(gate: &Gate) -> ResponseCode {
+    if gate.settings.dns_denied_nxdomain { ResponseCode::NXDomain } else { ResponseCode::Refused }
+}
+
+/// Escapes of bytes that are no part of host names never parse.
+fn host_of(name: &Name) -> Option<HostName> {
+    HostName::parse(&name.to_ascii()).ok()
+}
+
+impl Told {
+    /// For the wire.
+    pub(super) fn reply(&self) -> Reply<'_> {
+        match self {
+            Told::Addresses { addresses, ttl } => Reply::Addresses { addresses, ttl: *ttl },
+            Told::NoRecords => Reply::NoRecords,
+            Told::Code(code) => Reply::Code(*code),
+        }
+    }
+
+    /// For records: the response code's name and the number of addresses.
+    pub(super) fn facts(&self) -> (&'static str, usize) {
+        match self {
+            Told::Addresses { addresses, .. } => ("NOERROR", addresses.len()),
+            Told::NoRecords => ("NOERROR", 0),
+            Told::Code(ResponseCode::NXDomain) => ("NXDOMAIN", 0),
+            Told::Code(ResponseCode::ServFail) => ("SERVFAIL", 0),
+            Told::Code(_) => ("REFUSED", 0),
+        }
+    }
+}
