@@ -13,6 +13,8 @@ mod search;
 pub mod server;
 pub mod synthetic;
 mod upstream;
+#[cfg(test)]
+mod upstreams;
 
 pub use names::Names;
 pub use resolv_conf::ResolvConf;

@@ -1,8 +1,8 @@
 //! Questions under way: whoever comes first asks, the others wait for the same answer.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::sync::watch;
@@ -10,10 +10,11 @@ use tokio::sync::watch;
 use super::{Key, ResolveError, Resolved};
 
 type Outcome = Result<Resolved, ResolveError>;
+type Landing = watch::Sender<Option<Outcome>>;
 
 /// All questions under way. Nothing in it belongs to one runtime: workers wait for each other's questions.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>);
+pub(super) struct Flights(Mutex<HashMap<Key, Weak<Landing>>>);
 
 /// How to take part in a question.
 pub(super) enum Seat<'f> {
@@ -27,7 +28,7 @@ pub(super) enum Seat<'f> {
 pub(super) struct Pilot<'f> {
     flights: &'f Flights,
     key: Key,
-    landing: watch::Sender<Option<Outcome>>,
+    landing: Arc<Landing>,
 }
 
 /// A wait for somebody else's answer.
@@ -36,17 +37,22 @@ pub(super) struct Passenger(watch::Receiver<Option<Outcome>>);
 impl Flights {
     /// Joins the question under way, or starts it.
     pub(super) fn board(&self, key: &Key) -> Seat<'_> {
-        match self.locked().entry(key.clone()) {
-            Entry::Occupied(flight) => Seat::Passenger(Passenger(flight.get().clone())),
-            Entry::Vacant(gate) => {
-                let (landing, flight) = watch::channel(None);
-                gate.insert(flight);
-                Seat::Pilot(Pilot { flights: self, key: key.clone(), landing })
-            }
+        let mut flights = self.locked();
+        if let Some(landing) = flights.get(key).and_then(Weak::upgrade) {
+            return Seat::Passenger(Passenger(landing.subscribe()));
         }
+        let landing = Arc::new(watch::Sender::new(None));
+        flights.insert(key.clone(), Arc::downgrade(&landing));
+        Seat::Pilot(Pilot { flights: self, key: key.clone(), landing })
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Option<Outcome>>>> {
+    /// How many wait for the question under way.
+    #[cfg(test)]
+    pub(super) fn passengers(&self, key: &Key) -> usize {
+        self.locked().get(key).and_then(Weak::upgrade).map_or(0, |landing| landing.receiver_count())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Key, Weak<Landing>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
