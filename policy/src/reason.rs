@@ -92,6 +92,7 @@ reasons! {
     DnsSearch, "dns-search", Policy, "No rule could allow this name; it looks like a search-domain candidate, so the client is told to try the next one.", "Nothing, unless this very name is meant: then add a rule with this host.";
     DnsBudget, "dns-budget", Policy, "Too many different names under one wildcard rule within a minute; names can carry data out.", "Name the hosts exactly, or raise `dns.namesPerMinute`.";
     UdpRefused, "udp-refused", Policy, "No `udp` rule allows this datagram.", "Add a rule with `protocol: udp`, or let the client fall back to TCP.";
+    OlderThanRules, "older-than-rules", Policy, "The connection is older than the redirect rules.", "Open it again.";
     ProtocolRefused, "protocol-refused", Policy, "Only TCP, DNS and allowed UDP leave a workload.", "";
 
     ResolveNotFound, "resolve-not-found", Resolver, "The name does not exist or has no address.", "Check the name.";

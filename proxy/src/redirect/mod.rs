@@ -8,6 +8,7 @@ pub mod links;
 mod netlink;
 pub mod original_dst;
 mod plan;
+pub mod refusals;
 mod spec;
 
 pub use install::{FrameWall, Installed, RedirectError, install, remove, replace_udp};
@@ -15,4 +16,5 @@ pub use links::prepare_loopback;
 pub use netlink::{Netlink, Refused};
 pub use original_dst::{NotRedirected, original_dst};
 pub use plan::Plan;
+pub use refusals::{Refusal, RefusalRecords, Refusals, RefusedProtocol};
 pub use spec::{DNS_PORT, Exempt, INBOUND_PORT, NFLOG_GROUP, OUTBOUND_PORT, PROXY_UID, Spec};

@@ -136,3 +136,12 @@ pub(crate) const NFTA_LIMIT_UNIT: u16 = 2;
 pub(crate) const NFTA_LIMIT_BURST: u16 = 3;
 pub(crate) const NFTA_LOG_GROUP: u16 = 1;
 pub(crate) const NFTA_LOG_SNAPLEN: u16 = 3;
+
+pub(crate) const NFULNL_MSG_PACKET: u16 = 0;
+pub(crate) const NFULNL_MSG_CONFIG: u16 = 1;
+pub(crate) const NFULA_CFG_CMD: u16 = 1;
+pub(crate) const NFULA_CFG_MODE: u16 = 2;
+pub(crate) const NFULA_CFG_QTHRESH: u16 = 5;
+pub(crate) const NFULNL_CFG_CMD_BIND: u8 = 1;
+pub(crate) const NFULNL_COPY_PACKET: u8 = 2;
+pub(crate) const NFULA_PAYLOAD: u16 = 9;

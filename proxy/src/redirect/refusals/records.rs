@@ -1,0 +1,218 @@
+//! One access record per refused flow.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use sidegate_api::{
+    AccessRecord,
+    access_record::{CloseReason, SCHEMA},
+};
+use sidegate_policy::Reason;
+
+use super::{Refusal, RefusedProtocol, Refusals};
+use crate::{clock, server::Gate};
+
+/// A flow that is refused again within this time is not recorded again.
+const SAME_FLOW: Duration = Duration::from_secs(5);
+/// Flows remembered; beyond it the oldest memory goes.
+const REMEMBERED: usize = 4096;
+
+/// Reads refusals and writes their records until dropped.
+#[derive(Debug)]
+pub struct RefusalRecords {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RefusalRecords {
+    /// Starts the thread that reads.
+    ///
+    /// # Errors
+    /// The system has no descriptor or thread to give.
+    pub fn start(refusals: Refusals, gate: Arc<Gate>) -> io::Result<RefusalRecords> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("refusals".to_owned())
+            .spawn(move || read_until_stopped(&refusals, &gate, &stopped))?;
+        Ok(RefusalRecords { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for RefusalRecords {
+    /// What the kernel told until now is still recorded.
+    fn drop(&mut self) {
+        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read_until_stopped(refusals: &Refusals, gate: &Gate, stop: &OwnedFd) {
+    let mut seen = Seen::default();
+    loop {
+        let mut ready = [refusals.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        if poll(&mut ready, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
+            return;
+        }
+        let stopping = !ready[1].revents().is_empty();
+        loop {
+            match refusals.take() {
+                Ok(told) if told.is_empty() => break,
+                Ok(told) => {
+                    let now = Instant::now();
+                    for refusal in told.into_iter().filter(|refusal| seen.is_new(*refusal, now)) {
+                        gate.access_log.write(record(&refusal, gate));
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    metrics::counter!("sidegate_refusals_lost_total").increment(1);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "refusals are no longer recorded");
+                    return;
+                }
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+/// Flows refused a short while ago.
+#[derive(Debug, Default)]
+struct Seen {
+    until: HashMap<Refusal, Instant>,
+}
+
+impl Seen {
+    fn is_new(&mut self, refusal: Refusal, now: Instant) -> bool {
+        if self.until.len() >= REMEMBERED {
+            self.until.retain(|_, until| *until > now);
+        }
+        if self.until.len() >= REMEMBERED {
+            self.until.clear();
+        }
+        match self.until.insert(refusal, now + SAME_FLOW) {
+            Some(until) => until <= now,
+            None => true,
+        }
+    }
+}
+
+fn record(refusal: &Refusal, gate: &Gate) -> AccessRecord {
+    let reason = reason(refusal);
+    AccessRecord {
+        schema: SCHEMA.to_owned(),
+        time: clock::rfc3339_millis(SystemTime::now()),
+        direction: "egress".to_owned(),
+        workload: gate.workload.clone(),
+        source: Some(refusal.source),
+        original_dst: Some(refusal.destination),
+        upstream: None,
+        host: None,
+        protocol: word(refusal.protocol).to_owned(),
+        tls: None,
+        dns: None,
+        http: None,
+        verdict: "denied".to_owned(),
+        policy: None,
+        rule: None,
+        reason: reason.word().to_owned(),
+        explanation: Some(explain(refusal, reason)),
+        generation: gate.policies.current().generation().0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        duration_ms: 0.0,
+        close_reason: CloseReason::Denied,
+    }
+}
+
+fn word(protocol: RefusedProtocol) -> &'static str {
+    match protocol {
+        RefusedProtocol::Tcp => "tcp",
+        RefusedProtocol::Udp => "udp",
+        RefusedProtocol::Icmp => "icmp",
+        RefusedProtocol::Other(_) => "other",
+    }
+}
+
+fn reason(refusal: &Refusal) -> Reason {
+    // A local destination is refused for nothing else. The kernel gives such a packet its destination as its source.
+    let to_ourselves =
+        refusal.destination.ip().is_loopback() || refusal.destination.ip() == refusal.source.ip();
+    match refusal.protocol {
+        RefusedProtocol::Tcp | RefusedProtocol::Udp if to_ourselves => Reason::AddressOwnListener,
+        RefusedProtocol::Tcp => Reason::OlderThanRules,
+        RefusedProtocol::Udp => Reason::UdpRefused,
+        RefusedProtocol::Icmp | RefusedProtocol::Other(_) => Reason::ProtocolRefused,
+    }
+}
+
+fn explain(refusal: &Refusal, reason: Reason) -> String {
+    let what = match refusal.protocol {
+        RefusedProtocol::Other(number) => format!("{} (IP protocol {number})", reason.meaning()),
+        _ => reason.meaning().to_owned(),
+    };
+    match reason.fix() {
+        "" => what,
+        fix => format!("{what} {fix}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(protocol: RefusedProtocol, source: &str, destination: &str) -> Refusal {
+        let address = |text: &str| text.parse().expect("an address");
+        Refusal { protocol, source: address(source), destination: address(destination) }
+    }
+
+    #[test]
+    fn a_flow_is_told_once_in_a_while() {
+        let flow = refusal(RefusedProtocol::Udp, "192.0.0.8:40000", "192.0.2.1:443");
+        let other = refusal(RefusedProtocol::Udp, "192.0.0.8:40001", "192.0.2.1:443");
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        assert!(seen.is_new(flow, start));
+        assert!(!seen.is_new(flow, start + SAME_FLOW / 2));
+        assert!(seen.is_new(other, start + SAME_FLOW / 2));
+        assert!(seen.is_new(flow, start + SAME_FLOW * 2));
+    }
+
+    #[test]
+    fn memory_of_flows_is_bounded() {
+        let (mut seen, now) = (Seen::default(), Instant::now());
+        for port in 0..=u16::MAX {
+            let mut flow = refusal(RefusedProtocol::Udp, "192.0.0.8:0", "192.0.2.1:443");
+            flow.source.set_port(port);
+            assert!(seen.is_new(flow, now));
+            assert!(seen.until.len() <= REMEMBERED);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_packet_has_its_reason() {
+        let cases = [
+            (RefusedProtocol::Tcp, "127.0.0.1:40000", "127.0.0.1:15001", Reason::AddressOwnListener),
+            (RefusedProtocol::Tcp, "[fd00::1]:40000", "[fd00::1]:15053", Reason::AddressOwnListener),
+            (RefusedProtocol::Tcp, "192.0.0.8:40000", "192.0.2.1:443", Reason::OlderThanRules),
+            (RefusedProtocol::Udp, "192.0.0.8:40000", "192.0.2.1:443", Reason::UdpRefused),
+            (RefusedProtocol::Icmp, "192.0.0.8:0", "192.0.2.1:0", Reason::ProtocolRefused),
+            (RefusedProtocol::Other(136), "192.0.0.8:0", "192.0.2.1:0", Reason::ProtocolRefused),
+        ];
+        for (protocol, source, destination, expected) in cases {
+            assert_eq!(reason(&refusal(protocol, source, destination)), expected);
+        }
+    }
+}
