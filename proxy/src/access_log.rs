@@ -121,7 +121,7 @@ impl Queue {
         if state.waiting.len() >= self.capacity {
             state.dropped += 1;
             drop(state);
-            metrics::counter!("sidegate_access_records_dropped_total").increment(1);
+            metrics::counter!(crate::metrics::RECORDS_DROPPED).increment(1);
             return;
         }
         state.waiting.push(record);
@@ -190,7 +190,7 @@ impl Feeder {
                 sink.flush();
             }));
             if fed.is_err() {
-                metrics::counter!("sidegate_access_records_lost_total").increment(batch.len() as u64);
+                metrics::counter!(crate::metrics::RECORDS_LOST).increment(batch.len() as u64);
                 tracing::error!(
                     records = batch.len(),
                     "a sink of access records failed; the batch may be lost"

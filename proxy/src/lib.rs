@@ -7,6 +7,8 @@ pub mod clock;
 pub mod connection;
 pub mod dns;
 pub mod http;
+pub mod limits;
+pub mod metrics;
 pub mod policy_store;
 pub mod redirect;
 pub mod server;

@@ -16,6 +16,7 @@ pub struct PolicyStore {
 impl PolicyStore {
     /// A store that starts with `first`.
     pub fn new(first: PolicySet) -> Self {
+        crate::metrics::generation(first.generation());
         let (changed, _) = watch::channel(first.generation());
         PolicyStore { current: ArcSwap::from_pointee(first), changed }
     }
@@ -29,6 +30,7 @@ impl PolicyStore {
     pub fn replace(&self, next: PolicySet) {
         let generation = next.generation();
         self.current.store(Arc::new(next));
+        crate::metrics::generation(generation);
         self.changed.send_replace(generation);
     }
 

@@ -4,13 +4,29 @@ use std::{
     io,
     net::{TcpListener, UdpSocket},
     sync::Arc,
+    thread::{self, JoinHandle},
     time::Duration,
+};
+
+use sidegate_api::CloseReason;
+use socket2::SockRef;
+use tokio::{
+    net, runtime,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     access_log::AccessLog,
     addrs::OriginalDst,
-    dns::{Names, Resolver, SyntheticAddresses},
+    connection::{Worker, accept::accept_all},
+    dns::{
+        Names, Resolver, SyntheticAddresses,
+        server::{serve_tcp, serve_udp},
+    },
+    limits::Limits,
+    metrics::Meters,
     policy_store::PolicyStore,
     settings::Settings,
 };
@@ -50,21 +66,149 @@ pub struct Gate {
     pub workload: Option<String>,
 }
 
-/// A started proxy.
+/// A started proxy. Dropped without [`Running::drain`], it stops at once.
 pub struct Running {
-    _gate: Arc<Gate>,
+    stop: watch::Sender<Option<Instant>>,
+    threads: Vec<JoinHandle<()>>,
 }
+
+/// How long connections that were told to close at the end of a drain may take to do so.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 impl Running {
     /// Starts the worker threads. Ready to serve when it returns.
+    ///
+    /// # Errors
+    /// A listener can't be taken over, or the system has no event loop or thread to give.
     pub fn start(gate: Arc<Gate>, listeners: Listeners) -> io::Result<Running> {
-        let _ = (gate, listeners);
-        todo!()
+        let meters = Arc::new(Meters::new());
+        let limits = Arc::new(Limits::new(&gate.settings));
+        let shares = share(listeners, gate.settings.workers.max(1))?;
+        let (stop, stopped) = watch::channel(None);
+        let mut running = Running { stop, threads: Vec::new() };
+        for (number, share) in shares.into_iter().enumerate() {
+            let worker = Arc::new(Worker {
+                gate: Arc::clone(&gate),
+                meters: Arc::clone(&meters),
+                limits: Arc::clone(&limits),
+                live: Arc::default(),
+            });
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let sockets = share.open(&runtime)?;
+            let stopped = stopped.clone();
+            let work = move || {
+                runtime.block_on(serve(worker, sockets, stopped));
+                runtime.shutdown_timeout(LAST_MOMENT);
+            };
+            running.threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        }
+        Ok(running)
     }
 
     /// Stops accepting, lets live connections end within `deadline`, closes the rest, joins the threads.
-    pub fn drain(self, deadline: Duration) {
-        let _ = deadline;
-        todo!()
+    pub fn drain(mut self, deadline: Duration) {
+        self.stop(deadline);
     }
+
+    fn stop(&mut self, deadline: Duration) {
+        self.stop.send_replace(Some(Instant::now() + deadline));
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// One worker's sockets.
+#[derive(Default)]
+struct Share {
+    outbound: Vec<TcpListener>,
+    dns_udp: Vec<UdpSocket>,
+    dns_tcp: Vec<TcpListener>,
+}
+
+/// Spreads the sockets over the workers. Each worker listens for outbound connections: where there are fewer sockets
+/// than workers, several workers accept from one.
+fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Share>> {
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
+    for worker in listeners.outbound.len()..workers {
+        if let Some(socket) = listeners.outbound.get(worker % listeners.outbound.len().max(1)) {
+            shares[worker].outbound.push(socket.try_clone()?);
+        }
+    }
+    for (number, socket) in listeners.outbound.into_iter().enumerate() {
+        // Accepted sockets inherit it: one system call a connection less.
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        shares[number % workers].outbound.push(socket);
+    }
+    for (number, socket) in listeners.dns_udp.into_iter().enumerate() {
+        shares[number % workers].dns_udp.push(socket);
+    }
+    for (number, socket) in listeners.dns_tcp.into_iter().enumerate() {
+        shares[number % workers].dns_tcp.push(socket);
+    }
+    Ok(shares)
+}
+
+impl Share {
+    /// Enters the sockets into the worker's event loop.
+    fn open(self, runtime: &runtime::Runtime) -> io::Result<Sockets> {
+        let _context = runtime.enter();
+        let listener = |socket: TcpListener| {
+            socket.set_nonblocking(true)?;
+            net::TcpListener::from_std(socket)
+        };
+        let datagrams = |socket: UdpSocket| {
+            socket.set_nonblocking(true)?;
+            net::UdpSocket::from_std(socket)
+        };
+        Ok(Sockets {
+            outbound: self.outbound.into_iter().map(listener).collect::<io::Result<_>>()?,
+            dns_udp: self.dns_udp.into_iter().map(datagrams).collect::<io::Result<_>>()?,
+            dns_tcp: self.dns_tcp.into_iter().map(listener).collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+struct Sockets {
+    outbound: Vec<net::TcpListener>,
+    dns_udp: Vec<net::UdpSocket>,
+    dns_tcp: Vec<net::TcpListener>,
+}
+
+/// A worker's life: serves until told to stop, then waits for its connections, closes those that are left.
+async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiver<Option<Instant>>) {
+    let mut accepting = JoinSet::new();
+    let mut serving = JoinSet::new();
+    for listener in sockets.outbound {
+        let worker = Arc::clone(&worker);
+        accepting.spawn(async move { accept_all(&worker, listener).await });
+    }
+    for socket in sockets.dns_udp {
+        serving.spawn(serve_udp(Arc::clone(&worker.gate), socket));
+    }
+    for listener in sockets.dns_tcp {
+        serving.spawn(serve_tcp(Arc::clone(&worker.gate), listener));
+    }
+    let watched = Arc::clone(&worker);
+    serving.spawn(async move {
+        watched.live.watch(&watched.gate.policies, watched.gate.settings.idle_timeout).await;
+    });
+    let deadline = match stopped.wait_for(Option::is_some).await {
+        Ok(told) => told.unwrap_or_else(Instant::now),
+        Err(_) => Instant::now(),
+    };
+    accepting.shutdown().await;
+    if timeout_at(deadline, worker.live.empty()).await.is_err() {
+        worker.live.close_all(CloseReason::Drained);
+        let _ = timeout(LAST_MOMENT, worker.live.empty()).await;
+    }
+    serving.shutdown().await;
 }

@@ -90,7 +90,7 @@ impl JsonLines {
         self.lines.clear();
         self.lines.shrink_to(BUFFER);
         if let Err(error) = outcome {
-            metrics::counter!("sidegate_access_records_lost_total").increment(lost as u64);
+            metrics::counter!(crate::metrics::RECORDS_LOST).increment(lost as u64);
             self.complain(&error, lost);
         }
     }

@@ -1,3 +1,32 @@
 //! The connection's story, one file a stage.
+//!
+//! accept -> observe -> decide -> connect -> version gate -> relay, with the record open all along. Each stage
+//! consumes the value of the one before, and only `outbound` calls them in order.
 
+use std::sync::Arc;
+
+use crate::{limits::Limits, metrics::Meters, server::Gate};
+
+pub(crate) mod accept;
 pub mod classify;
+pub mod connect;
+pub mod decide;
+mod dial;
+mod explain;
+mod farewell;
+mod link;
+pub(crate) mod live;
+mod observe;
+mod outbound;
+mod record;
+mod relay;
+mod scratch;
+mod version_gate;
+
+/// What the connections of one worker share.
+pub(crate) struct Worker {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) live: Arc<live::Registry>,
+}

@@ -1,0 +1,89 @@
+//! The listener's loop: a socket, room for it, its original destination.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use sidegate_policy::Reason;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::{
+    Worker, farewell,
+    link::Link,
+    live::Judgement,
+    outbound,
+    record::Record,
+};
+use crate::addrs::{ClientAddr, OriginalDst};
+
+/// How long to leave the listener alone when the system has no descriptor or memory for another socket.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A connection whose original destination is known.
+pub(crate) struct Accepted {
+    pub(crate) link: Link,
+    pub(crate) original: OriginalDst,
+}
+
+/// Accepts for as long as it is polled. Errors of one connection never reach the loop.
+pub(crate) async fn accept_all(worker: &Arc<Worker>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((client, from)) => welcome(worker, client, from),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                worker.meters.accept_errors.increment(1);
+                tracing::error!(%error, "can't accept connections; trying again");
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Takes room for a connection, or sheds it: reset at once, with a record that names the limit.
+fn welcome(worker: &Arc<Worker>, client: TcpStream, from: SocketAddr) {
+    let from = ClientAddr::new(from);
+    let mut record = Record::open(worker, from);
+    match worker.limits.connection(from.ip()) {
+        Ok(slot) => outbound::start(Link { record, client, slot, worker: Arc::clone(worker) }),
+        Err(reason) => {
+            record.denied(Judgement::refused(reason));
+            farewell::reset(&client);
+        }
+    }
+}
+
+/// Learns where the client meant to go.
+///
+/// # Errors
+/// It was not redirected: it came straight to our port, perhaps from ourselves. The link, to be refused.
+pub(crate) fn learn_destination(mut link: Link) -> Result<Accepted, (Link, Reason)> {
+    match (link.worker.gate.original_dst)(&link.client) {
+        Ok(original) => {
+            link.record.original = Some(original);
+            Ok(Accepted { link, original })
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a connection without an original destination");
+            Err((link, Reason::NotRedirected))
+        }
+    }
+}
+
+/// Errors that `accept` passes on from the connection it was about to return. accept(2), "Error handling".
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | ConnectionRefused
+            | NetworkDown
+            | NetworkUnreachable
+            | HostUnreachable
+            | TimedOut
+            | PermissionDenied
+            | Interrupted
+    )
+}

@@ -1,0 +1,134 @@
+//! Connecting, which demands a [`Permit`]: by a name that the proxy resolves itself, or to the original destination.
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use sidegate_policy::{HostName, PolicySet, Reason, decision::Dial};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    decide::{Permit, decide},
+    dial::{Attempt, Lookup, Race, race},
+};
+use crate::{addrs::UpstreamAddr, clock::today, dns::resolver::Family, server::Gate};
+
+/// A permitted connection that is established.
+#[derive(Debug)]
+pub struct Connected {
+    /// The permit, judged again if the policy changed meanwhile.
+    pub permit: Permit,
+    /// The socket towards the far end.
+    pub upstream: TcpStream,
+    /// Where it leads.
+    pub address: UpstreamAddr,
+}
+
+/// Why a permitted connection was not established. Side and meaning are those of the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct ConnectError {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What exactly, in words.
+    pub detail: String,
+}
+
+impl ConnectError {
+    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        ConnectError { reason, detail: detail.into() }
+    }
+}
+
+/// Dials what the permit allows, within `connect_timeout` over all addresses.
+///
+/// For a name rule the name is resolved here and every address of the answer is judged; the client's address is
+/// never used. Otherwise the original destination is dialled.
+///
+/// # Errors
+/// The name does not resolve, none of its addresses may be dialled, none answers, or the policy changed meanwhile.
+pub async fn connect(permit: Permit, gate: &Gate) -> Result<Connected, ConnectError> {
+    let deadline = Instant::now() + gate.settings.connect_timeout;
+    let (upstream, address) = match target(&permit)? {
+        Target::Address(address) => (to_address(address, deadline).await?, address),
+        Target::Name(host, port) => by_name(&permit, gate, (&host, port), deadline).await?,
+    };
+    Ok(Connected { permit, upstream, address })
+}
+
+enum Target {
+    Address(UpstreamAddr),
+    Name(HostName, u16),
+}
+
+fn target(permit: &Permit) -> Result<Target, ConnectError> {
+    let facts = permit.facts();
+    let by_name = match permit.treatment().dial {
+        Dial::Name => true,
+        // A synthetic address leads nowhere: in audit mode its name stands for it.
+        Dial::OriginalDestination => facts.synthetic,
+        Dial::Workload => return Err(ConnectError::new(Reason::NotSupported, "mutual TLS between workloads")),
+    };
+    match &facts.host {
+        Some((_, host)) if by_name => Ok(Target::Name(host.clone(), facts.original.port())),
+        None if by_name => Err(ConnectError::new(Reason::HostMissing, "the destination is no real address")),
+        _ => Ok(Target::Address(UpstreamAddr::new(facts.original.socket_addr()))),
+    }
+}
+
+async fn to_address(address: UpstreamAddr, deadline: Instant) -> Result<TcpStream, ConnectError> {
+    match timeout_at(deadline, dial(address)).await {
+        Ok(outcome) => outcome.map_err(|error| dial_error(address, &error)),
+        Err(_) => Err(too_slow(&address.to_string())),
+    }
+}
+
+async fn by_name(
+    permit: &Permit,
+    gate: &Gate,
+    (host, port): (&HostName, u16),
+    deadline: Instant,
+) -> Result<(TcpStream, UpstreamAddr), ConnectError> {
+    let judge = |answer: IpAddr| judge_answer(&gate.policies.current(), permit, answer);
+    let dial = |address: UpstreamAddr| -> Attempt<TcpStream> { Box::pin(dial(address)) };
+    let lookup = |family| -> Lookup<'_> { Box::pin(gate.resolver.resolve(host, family)) };
+    let racing = Race { what: host.as_str(), port, judge: &judge, dial: &dial, deadline };
+    race(racing, lookup(Family::V6), lookup(Family::V4)).await
+}
+
+/// Judges an answer by the set of the moment: the one that permitted, or one that came since and must permit too.
+fn judge_answer(set: &PolicySet, permit: &Permit, answer: IpAddr) -> Result<(), Reason> {
+    let facts = permit.facts();
+    let newer = (set.generation() != permit.decision().generation).then(|| decide(set, Arc::clone(facts)));
+    let decision = match &newer {
+        None => permit.decision(),
+        Some(Ok(permit)) => permit.decision(),
+        Some(Err(denied)) => return Err(denied.decision.reason),
+    };
+    set.judge_answer(&facts.request(today()), decision, answer).map_err(|refused| refused.reason)
+}
+
+/// Opens one socket. Nagle's algorithm is off: a relay must not hold back what it was given.
+pub(super) async fn dial(address: UpstreamAddr) -> io::Result<TcpStream> {
+    let address = address.socket_addr();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}
+
+pub(super) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectError {
+    use io::ErrorKind::*;
+    let reason = match (error.kind(), error.raw_os_error()) {
+        (_, Some(libc::EMFILE | libc::ENFILE)) => Reason::LimitDescriptors,
+        (ConnectionRefused | ConnectionReset, _) => Reason::DialRefused,
+        (TimedOut, _) => Reason::DialTimeout,
+        (OutOfMemory, _) => Reason::Internal,
+        _ => Reason::DialUnreachable,
+    };
+    ConnectError::new(reason, format!("{address}: {error}"))
+}
+
+pub(super) fn too_slow(what: &str) -> ConnectError {
+    ConnectError::new(Reason::DialTimeout, format!("{what}: no answer in time"))
+}

@@ -1,0 +1,214 @@
+//! The verdict: from facts to a [`Permit`], without which nothing can be dialled.
+
+use std::{net::IpAddr, sync::Arc};
+
+use sidegate_policy::{
+    Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment, Verdict,
+    decision::{Dial, TlsMode},
+};
+
+use crate::{
+    addrs::{OriginalDst, UpstreamAddr},
+    clock::today,
+};
+
+/// What a verdict rests on. Kept while the connection lives, so that a new policy can judge it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The host name and how it was learnt.
+    pub host: Option<(HostEvidence, HostName)>,
+    /// Where the client meant to go; may be a synthetic address.
+    pub original: OriginalDst,
+    /// `original` is a synthetic address: it stands for a name, never for itself.
+    pub synthetic: bool,
+    /// What the first bytes showed.
+    pub observed: Observed,
+    /// Why the first bytes show less than they should; the reason of a denial that is due to it.
+    pub flaw: Option<Reason>,
+}
+
+impl Facts {
+    /// The policy's view of the facts.
+    pub fn request(&self, today: Date) -> Request<'_> {
+        Request {
+            direction: Direction::Egress,
+            host: self.host.as_ref().map(|(evidence, host)| (*evidence, host)),
+            address: (!self.synthetic).then(|| self.original.ip()),
+            port: self.original.port(),
+            observed: self.observed,
+            peer: None,
+            http: None,
+            today,
+        }
+    }
+}
+
+/// Permission to connect. Only [`decide`] makes one; `connect` consumes it.
+///
+/// ```
+/// use sidegate_proxy::{connection::{connect::{Connected, ConnectError, connect}, decide::Permit}, server::Gate};
+///
+/// async fn with_permit(permit: Permit, gate: &Gate) -> Result<Connected, ConnectError> {
+///     connect(permit, gate).await
+/// }
+/// ```
+///
+/// Nobody else can:
+///
+/// ```compile_fail,E0451
+/// use sidegate_proxy::{connection::{connect::{Connected, ConnectError, connect}, decide::{Facts, Permit}}, server::Gate};
+/// use std::sync::Arc;
+///
+/// async fn without_permit(facts: Arc<Facts>, decision: sidegate_policy::Decision, treatment: sidegate_policy::Treatment,
+///     gate: &Gate) -> Result<Connected, ConnectError> {
+///     connect(Permit { facts, decision, treatment }, gate).await
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    facts: Arc<Facts>,
+    decision: Decision,
+    treatment: Treatment,
+}
+
+impl Permit {
+    /// The facts that were judged.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// The decision.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// How to carry the connection. In audit mode a connection that would be denied passes untouched.
+    pub fn treatment(&self) -> Treatment {
+        self.treatment
+    }
+}
+
+/// The refusal of a connection.
+#[derive(Debug)]
+pub struct Denied {
+    /// The facts that were judged.
+    pub facts: Arc<Facts>,
+    /// The decision; its verdict is [`Verdict::Denied`].
+    pub decision: Decision,
+}
+
+/// Judges facts by a policy set.
+///
+/// # Errors
+/// The set denies them, or asks for a treatment that this build does not carry out.
+pub fn decide(set: &PolicySet, facts: Arc<Facts>) -> Result<Permit, Denied> {
+    let decision = judge(set, &facts);
+    match decision.treatment {
+        Some(treatment) if decision.verdict != Verdict::Denied => Ok(Permit { facts, decision, treatment }),
+        _ => Err(Denied { facts, decision: denied(decision, decision.reason) }),
+    }
+}
+
+/// Whether a live connection may go on under another set, and that set's decision.
+///
+/// It may when the set allows it and the treatment it got satisfies the one it would get now.
+pub(crate) fn decide_again(set: &PolicySet, live: &Carried<'_>) -> (Decision, bool) {
+    let decision = judge(set, live.facts);
+    let Some(treatment) = decision.treatment.filter(|_| decision.verdict != Verdict::Denied) else {
+        return (denied(decision, decision.reason), false);
+    };
+    if decision.verdict == Verdict::WouldDeny {
+        return (decision, true);
+    }
+    let refused = dial_refused(set, live, &decision, treatment).or_else(|| tls_refused(live, treatment));
+    match refused {
+        None => (decision, true),
+        Some(reason) => (denied(decision, reason), false),
+    }
+}
+
+/// A live connection as a new set sees it.
+pub(crate) struct Carried<'a> {
+    pub(crate) facts: &'a Facts,
+    /// What it was dialled as.
+    pub(crate) dial: Dial,
+    /// Where it leads; `None` while it is being dialled, when `connect` checks by itself.
+    pub(crate) upstream: Option<UpstreamAddr>,
+    /// The version that the server was seen to select.
+    pub(crate) tls: Option<TlsVersion>,
+    /// The handshake is not over: the version is still being watched for.
+    pub(crate) gated: bool,
+}
+
+/// A TLS version that a server may select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2, by a named exemption.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// As in records: `1.2`, `1.3`.
+    pub fn word(self) -> &'static str {
+        match self {
+            TlsVersion::Tls12 => "1.2",
+            TlsVersion::Tls13 => "1.3",
+        }
+    }
+}
+
+fn judge(set: &PolicySet, facts: &Facts) -> Decision {
+    let decision = set.decide(&facts.request(today()));
+    if decision.verdict == Verdict::Allowed && !decision.treatment.is_some_and(carried_out) {
+        return denied(decision, Reason::NotSupported);
+    }
+    match facts.flaw {
+        Some(flaw) if decision.verdict != Verdict::Allowed && for_want_of_facts(decision.reason) => {
+            Decision { reason: flaw, ..decision }
+        }
+        _ => decision,
+    }
+}
+
+/// Treatments of this build. What is not carried out is denied, never weakened.
+fn carried_out(treatment: Treatment) -> bool {
+    let Treatment { dial, tls, private: _, per_request } = treatment;
+    let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
+    dialled && !per_request && matches!(tls, TlsMode::Passthrough { .. } | TlsMode::None)
+}
+
+/// Denials that better first bytes could have averted.
+fn for_want_of_facts(reason: Reason) -> bool {
+    matches!(reason, Reason::NoRule | Reason::HostMissing | Reason::ProtocolMismatch | Reason::TlsRequired)
+}
+
+fn denied(decision: Decision, reason: Reason) -> Decision {
+    Decision { verdict: Verdict::Denied, reason, treatment: None, ..decision }
+}
+
+fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: Treatment) -> Option<Reason> {
+    let upstream = live.upstream?;
+    match now.dial {
+        // An address that the client chose proves nothing of a name.
+        Dial::Name if live.dial != Dial::Name => Some(Reason::NoRule),
+        Dial::Name => {
+            set.judge_answer(&live.facts.request(today()), decision, upstream.ip()).err().map(|refused| refused.reason)
+        }
+        _ => (!is_original(live.facts, upstream)).then_some(Reason::NoRule),
+    }
+}
+
+fn is_original(facts: &Facts, upstream: UpstreamAddr) -> bool {
+    let (dialled, meant): (IpAddr, IpAddr) = (upstream.ip(), facts.original.ip());
+    dialled == meant && upstream.port() == facts.original.port()
+}
+
+fn tls_refused(live: &Carried<'_>, now: Treatment) -> Option<Reason> {
+    match (now.tls, live.tls) {
+        (TlsMode::Passthrough { min_tls12: false }, Some(TlsVersion::Tls12)) => Some(Reason::TlsVersionServer),
+        (TlsMode::Passthrough { .. }, None) if !live.gated => Some(Reason::TlsRequired),
+        _ => None,
+    }
+}

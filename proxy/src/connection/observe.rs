@@ -1,0 +1,137 @@
+//! Reads the client's first bytes, within budget and deadline, until they can be judged. They are forwarded unchanged.
+
+use std::sync::Arc;
+
+use sidegate_policy::{HostEvidence, HostName, Observed, Peek, Reason};
+use tokio::time::timeout;
+
+use super::{
+    accept::Accepted,
+    classify::{Classifier, FirstBytes, NoMore, Progress},
+    decide::Facts,
+    link::Link,
+    scratch::read_more,
+};
+use crate::{
+    dns::SyntheticAddresses,
+    http::preface::Preface,
+    settings::Settings,
+    tls::client_hello::{ClientHello, ServerName},
+};
+
+/// A connection whose facts are known.
+pub(crate) struct Classified {
+    pub(crate) link: Link,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) early: Early,
+}
+
+/// The bytes that were read before the verdict.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    pub(crate) bytes: Vec<u8>,
+    /// The ClientHello, and how many of the bytes it spans.
+    pub(crate) hello: Option<(ClientHello, usize)>,
+}
+
+/// Looks at the first bytes if a verdict could depend on them. A client that can only be judged by its destination
+/// is not waited for: its server may speak first.
+pub(crate) async fn observe(accepted: Accepted) -> Classified {
+    let Accepted { mut link, original } = accepted;
+    let gate = Arc::clone(&link.worker.gate);
+    let synthetic = SyntheticAddresses::is_synthetic(original.ip());
+    let name = synthetic.then(|| gate.synthetic.name_of(original.ip())).flatten();
+    let address = (!synthetic).then(|| original.ip());
+    let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
+    let mut facts = Facts { host: None, original, synthetic, observed: Observed::Opaque, flaw: None };
+    let mut early = Early::default();
+    if peek == Peek::Needed {
+        let (outcome, taken) = read_first(&mut link, &gate.settings, &mut early.bytes).await;
+        apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);
+    }
+    if let Some(name) = name {
+        vouch(&mut facts, name);
+    }
+    let facts = Arc::new(facts);
+    link.record.facts = Some(Arc::clone(&facts));
+    Classified { link, facts, early }
+}
+
+/// Feeds the classifier until it knows, the client stops, or the deadline passes.
+async fn read_first(
+    link: &mut Link,
+    settings: &Settings,
+    bytes: &mut Vec<u8>,
+) -> (Result<FirstBytes, Reason>, usize) {
+    let mut classifier = Classifier::new(settings.classify_bytes);
+    let reading = async {
+        loop {
+            let room = settings.classify_bytes.saturating_sub(bytes.len());
+            if room == 0 {
+                return Err(Reason::ClassifyTooLarge);
+            }
+            let before = bytes.len();
+            match read_more(&mut link.client, room, bytes).await {
+                Ok(0) | Err(_) => return Ok(Progress::NeedMore),
+                Ok(_) => {}
+            }
+            match classifier.push(bytes.get(before..).unwrap_or_default()) {
+                Progress::NeedMore => {}
+                settled => return Ok(settled),
+            }
+        }
+    };
+    let read = timeout(settings.classify_timeout, reading).await;
+    let taken = classifier.taken();
+    let outcome = match read {
+        Ok(Ok(Progress::Done(first))) => Ok(first),
+        Ok(Ok(Progress::Refused(reason)) | Err(reason)) => Err(reason),
+        Ok(Ok(Progress::NeedMore)) => classifier.finish(NoMore::Eof),
+        Err(_) => classifier.finish(NoMore::Deadline),
+    };
+    (outcome, taken)
+}
+
+fn apply(
+    outcome: Result<FirstBytes, Reason>,
+    taken: usize,
+    facts: &mut Facts,
+    early: &mut Early,
+    allow_ech: bool,
+) {
+    match outcome {
+        Err(reason) => facts.flaw = Some(reason),
+        Ok(FirstBytes::Opaque) => {}
+        Ok(FirstBytes::Tls(hello)) => {
+            facts.observed =
+                Observed::Tls { offers_tls13: hello.offers_tls13, ech: hello.ech && !allow_ech };
+            match &hello.server_name {
+                ServerName::Host(host) => facts.host = Some((HostEvidence::Sni, host.clone())),
+                ServerName::Absent => {}
+                ServerName::Address => facts.flaw = Some(Reason::HostIsAddress),
+                ServerName::Invalid => facts.flaw = Some(Reason::HostInvalid),
+            }
+            early.hello = Some((hello, taken));
+        }
+        Ok(FirstBytes::Http(preface)) => {
+            facts.observed = Observed::Http;
+            if let Preface::Http1 { host: Some(host), .. } = preface {
+                facts.host = Some((HostEvidence::HttpAuthority, host));
+            }
+        }
+    }
+}
+
+/// The name behind a synthetic address is what the proxy itself gave out. It vouches for TLS or HTTP only where the
+/// client claims the same name; otherwise the bytes count as opaque.
+fn vouch(facts: &mut Facts, name: HostName) {
+    match &facts.host {
+        Some((_, claimed)) if *claimed == name => {}
+        Some(_) => {
+            facts.flaw = Some(Reason::HostMismatch);
+            facts.observed = Observed::Opaque;
+        }
+        None => facts.observed = Observed::Opaque,
+    }
+    facts.host = Some((HostEvidence::Synthetic, name));
+}

@@ -1,0 +1,211 @@
+//! The outbound story in order. The only place that calls its stages.
+
+use std::{future::Future, pin::pin, sync::Arc, task::Poll};
+
+use sidegate_api::CloseReason;
+use sidegate_policy::{
+    Observed, Reason, Verdict,
+    decision::TlsMode,
+    reason::Side,
+};
+
+use super::{
+    Worker,
+    accept::learn_destination,
+    connect::{ConnectError, Connected, connect},
+    decide::{Facts, Permit, TlsVersion, decide},
+    explain::in_words,
+    farewell,
+    link::Link,
+    live::{Judgement, Live},
+    observe::{Classified, Early, observe},
+    relay::Relay,
+    version_gate::{Passed, Stopped, pass_version},
+};
+use crate::tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT};
+
+/// Carries one connection to its end, on this worker.
+pub(crate) fn start(link: Link) {
+    let live = link.record.entry.live();
+    // Boxed, so that its size is gone from memory once bytes are relayed.
+    let establishing = Box::pin(until_closed(live, establish(link)));
+    tokio::spawn(async move {
+        let established = establishing.await;
+        if let Some(relay) = established {
+            relay.await;
+        }
+    });
+}
+
+/// From a socket to an established connection. `None`: it was refused or failed; its record is written.
+async fn establish(link: Link) -> Option<Relay> {
+    let accepted = match learn_destination(link) {
+        Ok(accepted) => accepted,
+        Err((link, reason)) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
+    };
+    let classified = observe(accepted).await;
+    let Judged { mut link, permit, early } = admit(classified).await?;
+    let worker = Arc::clone(&link.worker);
+    let began = std::time::Instant::now();
+    let Connected { permit, mut upstream, address } = match connect(permit, &worker.gate).await {
+        Ok(connected) => connected,
+        Err(error) => return fail(link, error).await,
+    };
+    worker.meters.connect.record(began.elapsed().as_secs_f64());
+    link.record.upstream = Some(address);
+    link.record.entry.dialled(address);
+    link.record.entry.catch_up(&worker.gate.policies);
+    match passthrough(&permit) {
+        None => {
+            link.record.entry.handshaken(None);
+            Some(Relay::new(link, upstream, early.bytes, Vec::new()))
+        }
+        Some(min_tls12) => match pass_version(&mut link, &mut upstream, early, min_tls12).await {
+            Ok(passed) => relay_after_handshake(&worker, link, upstream, passed),
+            Err(stopped) => stop(link, upstream, stopped).await,
+        },
+    }
+}
+
+/// A permitted connection.
+struct Judged {
+    link: Link,
+    permit: Permit,
+    early: Early,
+}
+
+/// Judges the facts; refuses the client if they are denied.
+async fn admit(classified: Classified) -> Option<Judged> {
+    let Classified { link, facts, early } = classified;
+    let outcome = {
+        let set = link.worker.gate.policies.current();
+        match decide(&set, facts) {
+            Ok(permit) => {
+                link.record.entry.permitted(&permit, Judgement::of(&set, permit.decision()));
+                Ok(permit)
+            }
+            Err(denied) => Err((Judgement::of(&set, &denied.decision), denied.facts)),
+        }
+    };
+    // A set that came between judging and registering has not seen this connection.
+    link.record.entry.catch_up(&link.worker.gate.policies);
+    match outcome {
+        Ok(permit) => Some(Judged { link, permit, early }),
+        Err((judgement, facts)) => {
+            let words = Words::for_denial(&facts, &early, judgement.reason);
+            refuse(link, judgement, words).await
+        }
+    }
+}
+
+/// The TLS demand of the treatment: `Some(min_tls12)` if the server's choice must be watched.
+fn passthrough(permit: &Permit) -> Option<bool> {
+    match permit.treatment().tls {
+        // Audit lets pass what it would deny, untouched.
+        _ if permit.decision().verdict == Verdict::WouldDeny => None,
+        TlsMode::Passthrough { min_tls12 } => Some(min_tls12),
+        _ => None,
+    }
+}
+
+fn relay_after_handshake(
+    worker: &Worker,
+    mut link: Link,
+    upstream: tokio::net::TcpStream,
+    passed: Passed,
+) -> Option<Relay> {
+    match passed.version {
+        Some(TlsVersion::Tls13) => worker.meters.tls13.increment(1),
+        Some(TlsVersion::Tls12) => worker.meters.tls12.increment(1),
+        None => {
+            // The server refused by an alert, which the client has.
+            link.record.closed(CloseReason::Done);
+            return None;
+        }
+    }
+    link.record.tls = passed.version;
+    link.record.entry.handshaken(passed.version);
+    link.record.entry.catch_up(&worker.gate.policies);
+    Some(Relay::new(link, upstream, passed.to_upstream, passed.to_client))
+}
+
+/// Writes the record, then tells the client.
+async fn refuse<T>(mut link: Link, judgement: Judgement, words: Words) -> Option<T> {
+    link.record.denied(judgement);
+    part(link, words).await
+}
+
+/// A permitted connection that could not be made.
+async fn fail<T>(mut link: Link, error: ConnectError) -> Option<T> {
+    let ConnectError { reason, detail } = error;
+    let close = if reason.side() == Side::Policy { CloseReason::Denied } else { CloseReason::ConnectFailed };
+    link.record.failed(reason, format!("{} ({detail})", in_words(reason)), close);
+    let words = match (&link.record.facts, reason.side()) {
+        (Some(facts), Side::Policy) if matches!(facts.observed, Observed::Tls { .. }) => {
+            Words::Say(ACCESS_DENIED_ALERT.to_vec())
+        }
+        _ => Words::Reset,
+    };
+    part(link, words).await
+}
+
+/// A handshake that must not go on: both sides are told, before any application data.
+async fn stop<T>(mut link: Link, upstream: tokio::net::TcpStream, stopped: Stopped) -> Option<T> {
+    let Stopped { reason, close } = stopped;
+    let Some(reason) = reason else {
+        link.record.closed(close);
+        farewell::reset(&upstream);
+        return part(link, Words::Reset).await;
+    };
+    link.record.failed(reason, in_words(reason), close);
+    let alert = match reason {
+        Reason::TlsSecondHello | Reason::TlsRequired => ACCESS_DENIED_ALERT,
+        _ => PROTOCOL_VERSION_ALERT,
+    };
+    let Link { record, client, slot, .. } = link;
+    drop(record);
+    tokio::join!(farewell::say(client, &alert), farewell::say(upstream, &alert));
+    drop(slot);
+    None
+}
+
+/// Closes the client's side; the record is written before the last words are.
+async fn part<T>(link: Link, words: Words) -> Option<T> {
+    let Link { record, client, slot, .. } = link;
+    drop(record);
+    match words {
+        Words::Reset => farewell::reset(&client),
+        Words::Say(words) => farewell::say(client, &words).await,
+    }
+    drop(slot);
+    None
+}
+
+/// What a refused client is told.
+enum Words {
+    /// In the protocol it speaks.
+    Say(Vec<u8>),
+    /// By a reset.
+    Reset,
+}
+
+impl Words {
+    fn for_denial(facts: &Facts, early: &Early, reason: Reason) -> Words {
+        let speaks_tls = matches!(facts.observed, Observed::Tls { .. }) || early.bytes.starts_with(&[0x16, 3]);
+        match reason {
+            Reason::TlsVersionClient => Words::Say(PROTOCOL_VERSION_ALERT.to_vec()),
+            _ if speaks_tls => Words::Say(ACCESS_DENIED_ALERT.to_vec()),
+            _ => Words::Reset,
+        }
+    }
+}
+
+/// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.
+async fn until_closed<T>(live: Arc<Live>, stage: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut stage = pin!(stage);
+    std::future::poll_fn(move |cx| match live.closing(cx) {
+        Some(_) => Poll::Ready(None),
+        None => stage.as_mut().poll(cx),
+    })
+    .await
+}

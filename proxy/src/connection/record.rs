@@ -1,0 +1,152 @@
+//! The access record of one connection: opened at accept, written exactly once by its drop.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use sidegate_api::{AccessRecord, CloseReason, access_record::{SCHEMA, TlsFacts}};
+use sidegate_policy::{Observed, Reason, Verdict};
+
+use super::{
+    Worker,
+    decide::{Facts, TlsVersion},
+    live::{Entry, Judgement},
+};
+use crate::{
+    addrs::{ClientAddr, OriginalDst, UpstreamAddr},
+    clock::rfc3339_millis,
+    metrics::verdict_word,
+};
+
+/// What is known of a connection so far. Whatever becomes of it (cancel and panic included), its drop writes one
+/// record and counts it.
+pub(crate) struct Record {
+    worker: Arc<Worker>,
+    /// The connection's place among the live; also where the policy leaves its last judgement.
+    pub(crate) entry: Entry,
+    time: SystemTime,
+    started: Instant,
+    source: ClientAddr,
+    pub(crate) original: Option<OriginalDst>,
+    pub(crate) upstream: Option<UpstreamAddr>,
+    pub(crate) facts: Option<Arc<Facts>>,
+    pub(crate) tls: Option<TlsVersion>,
+    /// Overrules the policy's last judgement: limits, failures of the far end, refusals after the verdict.
+    outcome: Option<Judgement>,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    close: CloseReason,
+}
+
+impl Record {
+    /// Opens the record of a connection from `source`.
+    pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr) -> Record {
+        worker.meters.active.increment(1);
+        Record {
+            entry: worker.live.enter(),
+            worker: Arc::clone(worker),
+            time: SystemTime::now(),
+            started: Instant::now(),
+            source,
+            original: None,
+            upstream: None,
+            facts: None,
+            tls: None,
+            outcome: None,
+            sent: 0,
+            received: 0,
+            close: CloseReason::Internal,
+        }
+    }
+
+    /// Refused: the policy's last word, or one that overrules it.
+    pub(crate) fn denied(&mut self, judgement: Judgement) {
+        self.outcome = Some(judgement);
+        self.close = CloseReason::Denied;
+    }
+
+    /// Permitted, but it came to nothing for this reason. Where the reason is the far end's or the resolver's, the
+    /// verdict stands.
+    pub(crate) fn failed(&mut self, reason: Reason, explanation: String, close: CloseReason) {
+        let mut judgement = self.entry.last_judgement().unwrap_or_else(|| Judgement::refused(reason));
+        let fault_beyond = matches!(reason.side(), sidegate_policy::reason::Side::Upstream | sidegate_policy::reason::Side::Resolver);
+        if !fault_beyond {
+            judgement.verdict = Verdict::Denied;
+        }
+        judgement.reason = reason;
+        judgement.explanation = Some(explanation.into());
+        self.outcome = Some(judgement);
+        self.close = close;
+    }
+
+    /// How it ended.
+    pub(crate) fn closed(&mut self, close: CloseReason) {
+        self.close = close;
+    }
+
+    /// How it ended; a connection that was told to close while in a stage was dropped there.
+    fn close_reason(&self) -> CloseReason {
+        match self.close {
+            CloseReason::Internal => self.entry.told_to_close().unwrap_or(CloseReason::Internal),
+            known => known,
+        }
+    }
+
+    fn judgement(&mut self, close: CloseReason) -> Judgement {
+        let last = self.outcome.take().or_else(|| self.entry.last_judgement());
+        // Neither judged nor refused: it was cut off in a stage, by a drain or by a fault of ours.
+        last.unwrap_or_else(|| match close {
+            CloseReason::Drained => Judgement::refused(Reason::Draining),
+            _ => Judgement::refused(Reason::Internal),
+        })
+    }
+
+    fn protocol(&self) -> &'static str {
+        match self.facts.as_ref().map(|facts| facts.observed) {
+            Some(Observed::Tls { .. }) => "tls",
+            Some(Observed::Http) => "http",
+            _ => "tcp",
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let close = self.close_reason();
+        let judgement = self.judgement(close);
+        let lived = self.started.elapsed();
+        let meters = &self.worker.meters;
+        meters.active.decrement(1);
+        meters.connections(judgement.verdict, judgement.reason).increment(1);
+        meters.closed(close).increment(1);
+        meters.sent.increment(self.sent);
+        meters.received.increment(self.received);
+        meters.duration.record(lived.as_secs_f64());
+        let facts = self.facts.as_ref();
+        self.worker.gate.access_log.write(AccessRecord {
+            schema: SCHEMA.into(),
+            time: rfc3339_millis(self.time),
+            direction: "egress".into(),
+            workload: self.worker.gate.workload.clone(),
+            source: Some(self.source.socket_addr()),
+            original_dst: self.original.map(OriginalDst::socket_addr),
+            upstream: self.upstream.map(UpstreamAddr::socket_addr),
+            host: facts.and_then(|facts| facts.host.as_ref()).map(|(_, host)| host.as_str().into()),
+            protocol: self.protocol().into(),
+            tls: self.tls.map(|tls| TlsFacts { version: Some(tls.word().into()), peer: None }),
+            dns: None,
+            http: None,
+            verdict: verdict_word(judgement.verdict).into(),
+            policy: judgement.policy.map(Into::into),
+            rule: judgement.rule.map(Into::into),
+            reason: judgement.reason.word().into(),
+            explanation: judgement.explanation.map(Into::into),
+            generation: judgement.generation,
+            bytes_sent: self.sent,
+            bytes_received: self.received,
+            duration_ms: (lived.as_secs_f64() * 1e6).round() / 1e3,
+            close_reason: close,
+        });
+    }
+}

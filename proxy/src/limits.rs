@@ -1,0 +1,203 @@
+//! How many connections may live: in total, from one source, and within the process's descriptors.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sidegate_policy::Reason;
+
+use crate::settings::Settings;
+
+/// Descriptors of one connection: the client's socket and the one towards the far end.
+const PER_CONNECTION: usize = 2;
+
+/// Descriptors of a pipe: its two ends.
+const PER_PIPE: usize = 2;
+
+/// Counts what lives, over all workers.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    connections: Allowance,
+    descriptors: Allowance,
+    per_source: usize,
+    sources: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Limits {
+    /// Limits for a process whose other descriptors are open already: what the kernel grants, less those,
+    /// less the reserve.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let granted = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| most as usize);
+        let budget = granted.saturating_sub(open_descriptors() + settings.descriptor_reserve);
+        Self::with_descriptors(settings, budget)
+    }
+
+    /// As [`Limits::new`], with a stated budget of descriptors.
+    pub(crate) fn with_descriptors(settings: &Settings, budget: usize) -> Self {
+        Limits {
+            connections: Allowance::new(settings.connections),
+            descriptors: Allowance::new(budget),
+            per_source: settings.connections_per_source,
+            sources: Mutex::default(),
+        }
+    }
+
+    /// Room for one connection from `source`, or the limit that is reached.
+    pub(crate) fn connection(self: &Arc<Self>, source: IpAddr) -> Result<ConnectionSlot, Reason> {
+        if !self.connections.take(1) {
+            return Err(Reason::LimitConnections);
+        }
+        if !self.descriptors.take(PER_CONNECTION) {
+            self.connections.give_back(1);
+            return Err(Reason::LimitDescriptors);
+        }
+        if !self.take_source(source) {
+            self.connections.give_back(1);
+            self.descriptors.give_back(PER_CONNECTION);
+            return Err(Reason::LimitSource);
+        }
+        Ok(ConnectionSlot { limits: Arc::clone(self), source })
+    }
+
+    /// Room for a pipe, which splices bytes.
+    pub(crate) fn pipe(self: &Arc<Self>) -> Option<PipeSlot> {
+        self.descriptors.take(PER_PIPE).then(|| PipeSlot { limits: Arc::clone(self) })
+    }
+
+    fn take_source(&self, source: IpAddr) -> bool {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = sources.entry(source).or_default();
+        let free = *live < self.per_source;
+        *live += usize::from(free);
+        free
+    }
+
+    fn give_back_source(&self, source: IpAddr) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = sources.get_mut(&source) {
+            *live -= 1;
+            if *live == 0 {
+                sources.remove(&source);
+            }
+        }
+    }
+}
+
+/// Room for one connection; its drop makes room for the next.
+#[derive(Debug)]
+pub(crate) struct ConnectionSlot {
+    limits: Arc<Limits>,
+    source: IpAddr,
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.limits.give_back_source(self.source);
+        self.limits.descriptors.give_back(PER_CONNECTION);
+        self.limits.connections.give_back(1);
+    }
+}
+
+/// Room for a pipe.
+#[derive(Debug)]
+pub(crate) struct PipeSlot {
+    limits: Arc<Limits>,
+}
+
+impl Drop for PipeSlot {
+    fn drop(&mut self) {
+        self.limits.descriptors.give_back(PER_PIPE);
+    }
+}
+
+/// A number of equal things, counted without a lock.
+#[derive(Debug)]
+struct Allowance {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Allowance {
+    fn new(most: usize) -> Self {
+        Allowance { taken: AtomicUsize::new(0), most }
+    }
+
+    fn take(&self, count: usize) -> bool {
+        let room = |taken: usize| taken.checked_add(count).filter(|after| *after <= self.most);
+        self.taken.fetch_update(Relaxed, Relaxed, room).is_ok()
+    }
+
+    fn give_back(&self, count: usize) {
+        self.taken.fetch_sub(count, Relaxed);
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one and returns it. Call before workers start and after any
+/// command that should keep the old limit was started.
+///
+/// # Errors
+/// The kernel refuses the change.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Descriptors open now; 0 where /proc is absent, which the reserve then covers.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    fn limits(connections: usize, per_source: usize, descriptors: usize) -> Arc<Limits> {
+        let settings = Settings { connections, connections_per_source: per_source, ..Settings::default() };
+        Arc::new(Limits::with_descriptors(&settings, descriptors))
+    }
+
+    #[test]
+    fn each_limit_has_its_reason() {
+        for (limits, reason) in [
+            (limits(1, 9, 99), Reason::LimitConnections),
+            (limits(9, 1, 99), Reason::LimitSource),
+            (limits(9, 9, 3), Reason::LimitDescriptors),
+        ] {
+            let slot = limits.connection(SOURCE).expect("the first fits");
+            assert_eq!(limits.connection(SOURCE).unwrap_err(), reason);
+            drop(slot);
+            limits.connection(SOURCE).expect("room again");
+        }
+    }
+
+    #[test]
+    fn one_source_does_not_use_up_another() {
+        let limits = limits(9, 1, 99);
+        let _one = limits.connection(SOURCE).unwrap();
+        limits.connection(OTHER).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_takes_nothing() {
+        let limits = limits(9, 1, 99);
+        let slot = limits.connection(SOURCE).unwrap();
+        for _ in 0..100 {
+            limits.connection(SOURCE).unwrap_err();
+        }
+        drop(slot);
+        assert_eq!(limits.connections.taken.load(Relaxed), 0);
+        assert_eq!(limits.descriptors.taken.load(Relaxed), 0);
+        assert!(limits.sources.lock().unwrap().is_empty());
+    }
+}
