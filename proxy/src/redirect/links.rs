@@ -9,6 +9,7 @@ use super::netlink::{
     Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, Refused,
     message::{attribute, string, u32_at},
 };
+use super::sysctl;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -49,7 +50,8 @@ pub(crate) fn outward() -> io::Result<Vec<String>> {
 }
 
 /// Makes a fresh network namespace lead somewhere: `lo` up, one address beside loopback and a default route on `lo` per
-/// family. Without a route, connect fails before the redirect sees a packet. Idempotent.
+/// family, and short connections without stalls ([`sysctl::tune`]). Without a route, connect fails before the redirect
+/// sees a packet. Idempotent.
 ///
 /// # Errors
 /// The step that the kernel refused. IPv6 may be absent from the kernel; then only its steps are left out.
@@ -63,7 +65,10 @@ pub fn prepare_loopback() -> Result<(), Refused> {
     let absent = [libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::EACCES];
     tolerate(netlink.transact(vec![address(libc::AF_INET6, &DUMMY_V6.octets())]), &absent)?;
     let absent = [&absent[..], &[libc::EINVAL, libc::ENODEV]].concat();
-    tolerate(netlink.transact(vec![default_route(libc::AF_INET6, &DUMMY_V6.octets())]), &absent)
+    tolerate(netlink.transact(vec![default_route(libc::AF_INET6, &DUMMY_V6.octets())]), &absent)?;
+    // Slower without it, no less safe.
+    let _ = sysctl::tune();
+    Ok(())
 }
 
 fn tolerate(outcome: Result<(), Refused>, errors: &[i32]) -> Result<(), Refused> {

@@ -3,6 +3,7 @@
 //! A [`Spec`] becomes a [`Plan`], which is printed as nft text or installed over netlink in one transaction.
 //! The rules belong to nobody's socket: they outlive the proxy, so that nothing leaks while it is away.
 
+pub mod command;
 pub mod install;
 pub mod links;
 mod netlink;
@@ -10,7 +11,9 @@ pub mod original_dst;
 mod plan;
 pub mod refusals;
 mod spec;
+pub mod sysctl;
 
+pub use command::InitCommand;
 pub use install::{FrameWall, Installed, RedirectError, install, remove, replace_udp};
 pub use links::prepare_loopback;
 pub use netlink::{Netlink, Refused};

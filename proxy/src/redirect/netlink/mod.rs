@@ -39,7 +39,7 @@ pub struct Netlink {
 
 /// The kernel refused one message.
 #[derive(Debug, thiserror::Error)]
-#[error("{purpose}: {source}")]
+#[error("{purpose}")]
 pub struct Refused {
     /// What the message was to do.
     pub purpose: String,

@@ -16,7 +16,7 @@ use sidegate_api::{
 };
 use sidegate_policy::Reason;
 
-use super::{Refusal, RefusedProtocol, Refusals};
+use super::{Refusal, Refusals, RefusedProtocol};
 use crate::{clock, server::Gate};
 
 /// A flow that is refused again within this time is not recorded again.
@@ -60,7 +60,8 @@ impl Drop for RefusalRecords {
 fn read_until_stopped(refusals: &Refusals, gate: &Gate, stop: &OwnedFd) {
     let mut seen = Seen::default();
     loop {
-        let mut ready = [refusals.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut ready =
+            [refusals.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         if poll(&mut ready, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
             return;
         }

@@ -1,0 +1,167 @@
+//! `sidegate-proxy init`: puts the rules in place before the workload starts, and goes away.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use super::{
+    DNS_PORT, Exempt, FrameWall, Netlink, OUTBOUND_PORT, PROXY_UID, Plan, RedirectError, Spec, install,
+    links, remove,
+    sysctl::{self, Timestamps},
+};
+
+/// Put the redirect rules in place in this network namespace, or print or remove them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InitCommand {
+    /// Print the rules as text for `nft -f` and change nothing; needs no privilege.
+    #[arg(long, conflicts_with = "remove")]
+    print: bool,
+    /// Remove every rule of Sidegate.
+    #[arg(long)]
+    remove: bool,
+    /// The user that the proxy runs as, whose own traffic leaves. No container of the workload may be able to become it.
+    #[arg(long, value_name = "UID", default_value_t = PROXY_UID, value_parser = clap::value_parser!(u32).range(1..))]
+    uid: u32,
+    /// The proxy's outbound port.
+    #[arg(long, value_name = "PORT", default_value_t = OUTBOUND_PORT, value_parser = port())]
+    outbound_port: u16,
+    /// The proxy's inbound port; without it, arriving connections go straight to the workload.
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    inbound_port: Option<u16>,
+    /// The proxy's DNS port.
+    #[arg(long, value_name = "PORT", default_value_t = DNS_PORT, value_parser = port())]
+    dns_port: u16,
+    /// Redirect DNS to local addresses too (127.0.0.53, say).
+    #[arg(long)]
+    loopback_dns: bool,
+}
+
+fn port() -> impl clap::builder::TypedValueParser<Value = u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+impl InitCommand {
+    /// Does what was asked. 0: done; 1: refused, with the reason on standard error.
+    pub fn run(self) -> ExitCode {
+        let outcome = if self.print {
+            self.print_rules()
+        } else if self.remove {
+            remove_rules()
+        } else {
+            self.install_rules()
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let mut text = format!("sidegate-proxy init: {error}");
+                let mut cause = error.source();
+                while let Some(source) = cause {
+                    text = format!("{text}: {source}");
+                    cause = source.source();
+                }
+                let _ = writeln!(io::stderr(), "{text}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn spec(&self) -> Spec {
+        Spec {
+            outbound: self.outbound_port,
+            inbound: self.inbound_port,
+            dns: self.dns_port,
+            exempt: Exempt::Uid(self.uid),
+            loopback_dns: self.loopback_dns,
+            ..Spec::sidecar(self.uid)
+        }
+    }
+
+    fn print_rules(&self) -> Result<(), InitError> {
+        let devices = links::outward().map_err(RedirectError::Devices)?;
+        Ok(write!(io::stdout(), "{}", Plan::new(&self.spec(), &devices))?)
+    }
+
+    fn install_rules(&self) -> Result<(), InitError> {
+        let installed = install(&mut Netlink::netfilter().map_err(InitError::Socket)?, &self.spec())?;
+        let mut out = io::stdout().lock();
+        writeln!(
+            out,
+            "installed table inet sidegate: TCP to {}, DNS to {}, everything else refused; uid {} exempt",
+            self.outbound_port, self.dns_port, self.uid
+        )?;
+        match self.inbound_port {
+            Some(port) => writeln!(out, "arriving TCP goes to {port}")?,
+            None => writeln!(out, "arriving connections are not captured (no --inbound-port)")?,
+        }
+        match installed.frames {
+            FrameWall::Up(devices) => {
+                writeln!(
+                    out,
+                    "installed table netdev sidegate: raw frames dropped on {}",
+                    devices.join(", ")
+                )?;
+            }
+            FrameWall::Unneeded => writeln!(out, "no device leads out: no frames to guard")?,
+            FrameWall::Absent(refused) => writeln!(
+                out,
+                "warning: no second wall ({refused}: {}); a process with CAP_NET_RAW can send raw frames past the rules",
+                refused.source
+            )?,
+        }
+        match sysctl::tune() {
+            Timestamps::Tuned => writeln!(out, "net.ipv4.tcp_timestamps: no stalls of short connections")?,
+            Timestamps::Untuned(error) => writeln!(
+                out,
+                "warning: net.ipv4.tcp_timestamps=2 not set ({error}); some of many short connections may wait a second"
+            )?,
+        }
+        Ok(())
+    }
+}
+
+fn remove_rules() -> Result<(), InitError> {
+    remove(&mut Netlink::netfilter().map_err(InitError::Socket)?)?;
+    Ok(writeln!(io::stdout(), "removed tables inet sidegate and netdev sidegate")?)
+}
+
+/// Why `init` failed.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error(transparent)]
+    Rules(#[from] RedirectError),
+    #[error("opening a netfilter socket (is this a Linux kernel with nfnetlink?)")]
+    Socket(#[source] io::Error),
+    #[error("writing to standard output")]
+    Output(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        init: InitCommand,
+    }
+
+    fn parse(line: &str) -> Result<Spec, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.init.spec())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_a_sidecar() {
+        assert_eq!(parse("init").expect("parses"), Spec::sidecar(PROXY_UID));
+    }
+
+    #[test]
+    fn root_is_never_exempt_and_port_zero_is_no_port() {
+        assert!(parse("init --uid 0").is_err());
+        assert!(parse("init --dns-port 0").is_err());
+        assert!(parse("init --print --remove").is_err());
+    }
+}
