@@ -22,13 +22,13 @@ pub(super) fn answer(name: &Name, record_type: RecordType) -> Option<Local> {
             _ => None,
         }));
     }
-    let reverse =
-        record_type == RecordType::PTR && name.parse_arpa_name().is_ok_and(|net| is_local(net.addr()));
-    reverse.then_some(Local::NoSuchName)
+    (record_type == RecordType::PTR && is_reverse_of_local(name)).then_some(Local::NoSuchName)
 }
 
-fn is_local(address: IpAddr) -> bool {
-    deny_table::denied_answer(address, false).is_some()
+fn is_reverse_of_local(name: &Name) -> bool {
+    // Four bytes or 32 nibbles, and two labels of the zone: the whole of an address.
+    let whole = matches!(name.num_labels(), 6 | 34);
+    whole && name.parse_arpa_name().is_ok_and(|net| deny_table::denied_answer(net.addr(), false).is_some())
 }
 
 #[cfg(test)]

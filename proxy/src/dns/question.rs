@@ -9,7 +9,7 @@ use hickory_proto::{
 use sidegate_policy::{HostName, NameDecision, PolicySet, Reason, Verdict, deny_table};
 
 use super::{
-    ResolveError, SyntheticAddresses,
+    ResolveError,
     local::{self, Local},
     message::{Question, Reply},
     record::{QuestionRecord, sentence},
@@ -158,10 +158,6 @@ fn filter(decision: &NameDecision, addresses: &[IpAddr], record: &mut QuestionRe
 }
 
 fn refused(decision: &NameDecision, address: IpAddr) -> Option<Reason> {
-    if SyntheticAddresses::is_synthetic(address) {
-        // Ours to give out: from elsewhere it would stand for another name.
-        return Some(Reason::AddressReserved);
-    }
     match decision.verdict {
         // Audit lets pass what would have passed without us; the table for destinations is closed even then.
         Verdict::WouldDeny => deny_table::denied_destination(address),

@@ -46,6 +46,12 @@ impl Flights {
         Seat::Pilot(Pilot { flights: self, key: key.clone(), landing })
     }
 
+    /// Whether nothing is asked and nothing is kept.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.locked().is_empty()
+    }
+
     /// How many wait for the question under way.
     #[cfg(test)]
     pub(super) fn passengers(&self, key: &Key) -> usize {

@@ -133,6 +133,7 @@ async fn when_the_one_who_asks_is_cancelled_another_asks() {
         assert_eq!(task.await.unwrap(), good());
     }
     assert_eq!(upstream.seen().len(), 2);
+    assert!(resolver.shared.flights.is_empty());
 }
 
 #[tokio::test]
