@@ -13,6 +13,17 @@ pub enum Verdict {
     WouldDeny,
 }
 
+impl Verdict {
+    /// The word that access records carry.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verdict::Allowed => "allowed",
+            Verdict::Denied => "denied",
+            Verdict::WouldDeny => "would-deny",
+        }
+    }
+}
+
 /// Which address a permitted connection may be dialled at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dial {
@@ -72,6 +83,20 @@ pub enum Predicate {
     Tls,
     /// The address is in the rule's `except`.
     Except,
+}
+
+impl Predicate {
+    /// A stable word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Predicate::Destination => "destination",
+            Predicate::Port => "port",
+            Predicate::Protocol => "protocol",
+            Predicate::Http => "http",
+            Predicate::Tls => "tls",
+            Predicate::Except => "except",
+        }
+    }
 }
 
 /// The rule that came closest to allowing a denied request, and what it lacked.

@@ -6,7 +6,7 @@
 //! 4. an allow rule in audit that fails only in its TLS or HTTP part;
 //! 5. the default deny, which passes as `would-deny` while every policy is in audit.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use crate::{
     Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
@@ -181,15 +181,8 @@ struct Allows {
 impl Allows {
     fn consider(&mut self, candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) {
         let key = (candidate.rank, Reverse(candidate.entry.rule));
-        let checked = if candidate.excepted {
-            Err(Miss { stage: Stage::Except, reason: Reason::NoRule })
-        } else if !candidate.covers_port(request.port) {
-            Err(Miss { stage: Stage::Port, reason: Reason::NoRule })
-        } else {
-            rule.check_allow(candidate.end, candidate.entry.private, request)
-        };
         let treatment = || rule.treatment(candidate.end, candidate.entry.private);
-        let miss = match checked {
+        let miss = match check(candidate, rule, request) {
             Ok(()) => {
                 if self.matching.is_none_or(|(rank, rule, _)| (rank, rule) < key) {
                     self.matching = Some((key.0, key.1, treatment()));
@@ -209,6 +202,30 @@ impl Allows {
             self.nearest = Some(nearness);
         }
     }
+}
+
+fn check(candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) -> Result<(), Miss> {
+    if candidate.excepted {
+        return Err(Miss { stage: Stage::Except, reason: Reason::NoRule });
+    }
+    if !candidate.covers_port(request.port) {
+        return Err(Miss { stage: Stage::Port, reason: Reason::NoRule });
+    }
+    rule.check_allow(candidate.end, candidate.entry.private, request)
+}
+
+/// Every allow rule that the request reached, and where it failed last; for explanations.
+pub(super) fn misses(set: &PolicySet, request: &Request<'_>) -> BTreeMap<RuleId, Miss> {
+    let mut misses: BTreeMap<RuleId, Miss> = BTreeMap::new();
+    set.side(request.direction).allow.visit(request, |candidate| {
+        let Some(rule) = set.compiled(candidate.entry.rule) else { return };
+        let Err(miss) = check(candidate, rule, request) else { return };
+        let farthest = misses.entry(candidate.entry.rule).or_insert(miss);
+        if farthest.stage < miss.stage {
+            *farthest = miss;
+        }
+    });
+    misses
 }
 
 /// A rule in audit still carries the connection its way, less the demand that failed.

@@ -26,7 +26,11 @@ use crate::{
     deny_table::Opening,
 };
 
-use self::{index::Index, ports::PortSet, rule::CompiledRule};
+use self::{
+    index::Index,
+    ports::PortSet,
+    rule::{CompiledRule, Miss},
+};
 
 /// Number of a policy set; rises with every change a proxy applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -192,6 +196,16 @@ impl PolicySet {
     /// What a rule is called and where it stands. Panics if the id is of another set.
     pub fn rule(&self, rule: RuleId) -> &RuleFacts {
         &self.rules[rule.0 as usize].facts
+    }
+
+    /// Every rule, in order.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (RuleId, &CompiledRule)> {
+        (0..).map(RuleId).zip(&self.rules)
+    }
+
+    /// Every allow rule that the request reached, and where it failed last.
+    pub(crate) fn misses(&self, request: &Request<'_>) -> BTreeMap<RuleId, Miss> {
+        decide::misses(self, request)
     }
 
     fn compiled(&self, rule: RuleId) -> Option<&CompiledRule> {

@@ -278,3 +278,34 @@ fn a_deny_without_protocol_covers_every_protocol() {
     assert!(set.udp_destinations().iter().all(|to| !to.net.contains(&ip("8.8.8.8"))));
     assert_eq!(verdict(&set, &to("8.9.8.8", 443)).0, Allowed);
 }
+
+#[test]
+fn explanations_name_the_rule_the_lack_and_the_way_out() {
+    let set = set_of(vec![
+        rule("web", vec![hosts(&["www.example.test"])]),
+        Rule { ports: vec![8080..=8090], ..rule("api", vec![hosts(&["api.example.test"])]) },
+    ]);
+    let host = name("api.example.test");
+    let shown = set.explain(&sni(&host)).to_string();
+    assert_eq!(
+        shown,
+        "DENIED  tls api.example.test:443 at 8.8.8.8
+  why      No rule allows it. (no-rule)
+  near     p/api (p.yaml:1): port 443 is not among its ports (8080-8090)
+           p/web (p.yaml:1): api.example.test is not www.example.test
+  checked  1. fixed-table: nothing against 8.8.8.8
+           2. deny-rules: none of 0 matches
+           3. allow-rules: none of 2 matches
+           4. default: denied
+  fix      Add an allow rule for this destination.
+  rule to add under `spec.egress`:
+    - name: api-example-test-443
+      to: [ { hosts: [ api.example.test ] } ]
+      ports: [ 443 ]
+"
+    );
+    let imds = set.explain(&to("169.254.169.254", 80));
+    assert_eq!(imds.suggestion.as_deref(), Some("- name: ec2-imds\n  to: [ { grants: [ ec2-imds ] } ]\n"));
+    let loopback = set.explain(&to("127.0.0.1", 80)).suggestion.expect("a comment");
+    assert!(loopback.starts_with("# no rule opens"), "{loopback}");
+}

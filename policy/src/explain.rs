@@ -1,0 +1,174 @@
+//! A verdict with all its reasons, for people and for scripts.
+
+mod text;
+mod why;
+
+use serde::Serialize;
+
+use crate::{
+    Decision, Direction, PolicySet, Reason, Request, RuleId, Treatment, Verdict,
+    decision::{Dial, TlsMode},
+    document::Protocol,
+    suggest_rule,
+};
+
+/// Why a request is judged as it is. Its JSON form is stable; its text form ([`std::fmt::Display`]) is for people.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The judged request in words, such as `tls api.example.com:443`.
+    pub request: String,
+    /// Which way it goes.
+    #[serde(skip)]
+    pub direction: Direction,
+    /// The decision itself.
+    #[serde(skip)]
+    pub decision: Decision,
+    /// `allowed`, `denied` or `would-deny`.
+    pub verdict: &'static str,
+    /// The stable word.
+    pub reason: &'static str,
+    /// What it means, one sentence.
+    pub meaning: &'static str,
+    /// The rule that decided.
+    pub rule: Option<RuleView>,
+    /// How it is carried.
+    pub treatment: Option<TreatmentView>,
+    /// Each check in order, and what it found.
+    pub steps: Vec<Step>,
+    /// Allow rules that came near, nearest first, and what each lacked.
+    pub near: Vec<NearRule>,
+    /// What to do next; empty when nothing is to be done.
+    pub fix: &'static str,
+    /// For what is not allowed: the smallest rule that would allow it, as YAML.
+    pub suggestion: Option<String>,
+}
+
+/// A rule's name and place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleView {
+    /// The policy.
+    pub policy: String,
+    /// The rule.
+    pub name: String,
+    /// Its `reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The file.
+    pub file: String,
+    /// 1-based line.
+    pub line: usize,
+}
+
+/// A treatment in stable words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TreatmentView {
+    /// `name`, `original-destination` or `workload`.
+    pub dial: &'static str,
+    /// `passthrough`, `originate`, `inspect`, `mesh`, `terminate` or `none`.
+    pub tls: &'static str,
+    /// Least version in passthrough: `1.3` or `1.2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tls: Option<&'static str>,
+    /// The name may answer with private addresses.
+    pub private: bool,
+    /// Each HTTP request is judged.
+    pub per_request: bool,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `fixed-table`, `deny-rules`, `allow-rules` or `default`.
+    pub check: &'static str,
+    /// What it found, in words.
+    pub found: String,
+}
+
+/// A rule that came near.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NearRule {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: RuleView,
+    /// `destination`, `except`, `port`, `protocol`, `tls` or `http`.
+    pub failed: &'static str,
+    /// Why it does not match, in words.
+    pub why: String,
+}
+
+impl PolicySet {
+    /// Judges a request and says why. Slower than [`PolicySet::decide`], with the same decision.
+    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+        let decision = self.decide(request);
+        let refused = decision.verdict != Verdict::Allowed;
+        let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies);
+        Explanation {
+            request: text::request(request),
+            direction: request.direction,
+            decision,
+            verdict: decision.verdict.word(),
+            reason: decision.reason.word(),
+            meaning: decision.reason.meaning(),
+            rule: decision.rule.map(|rule| self.view(rule)),
+            treatment: decision.treatment.map(TreatmentView::of),
+            steps: why::steps(self, request, &decision),
+            near: if refused { why::near_rules(self, request) } else { Vec::new() },
+            fix: decision.reason.fix(),
+            suggestion: (refused && !hopeless).then(|| suggest_rule(request)),
+        }
+    }
+
+    /// A rule's name and place.
+    pub fn view(&self, rule: RuleId) -> RuleView {
+        let facts = self.rule(rule);
+        let (file, line) = &facts.place;
+        RuleView {
+            policy: facts.policy.to_string(),
+            name: facts.name.to_string(),
+            reason: facts.reason.as_ref().map(ToString::to_string),
+            file: file.to_string(),
+            line: *line,
+        }
+    }
+}
+
+impl TreatmentView {
+    /// A treatment in words.
+    pub fn of(treatment: Treatment) -> Self {
+        let dial = match treatment.dial {
+            Dial::Name => "name",
+            Dial::OriginalDestination => "original-destination",
+            Dial::Workload => "workload",
+        };
+        let (tls, min_tls) = match treatment.tls {
+            TlsMode::Passthrough { min_tls12: false } => ("passthrough", Some("1.3")),
+            TlsMode::Passthrough { min_tls12: true } => ("passthrough", Some("1.2")),
+            TlsMode::Originate => ("originate", None),
+            TlsMode::Inspect => ("inspect", None),
+            TlsMode::Mesh => ("mesh", None),
+            TlsMode::Terminate => ("terminate", None),
+            TlsMode::None => ("none", None),
+        };
+        TreatmentView { dial, tls, min_tls, private: treatment.private, per_request: treatment.per_request }
+    }
+}
+
+pub(crate) fn list_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
+pub(crate) fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tls => "tls",
+        Protocol::Http => "http",
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
