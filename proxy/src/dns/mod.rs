@@ -17,6 +17,7 @@ mod upstream;
 mod upstreams;
 
 pub use names::Names;
+pub(crate) use question::resolve_permitted;
 pub use resolv_conf::ResolvConf;
 pub use resolver::{ResolveError, Resolved, Resolver};
 pub use synthetic::SyntheticAddresses;

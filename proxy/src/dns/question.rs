@@ -9,7 +9,7 @@ use hickory_proto::{
 use sidegate_policy::{HostName, NameDecision, PolicySet, Reason, Verdict, deny_table};
 
 use super::{
-    ResolveError,
+    ResolveError, Resolved,
     local::{self, Local},
     message::{Question, Reply},
     record::{QuestionRecord, sentence},
@@ -124,7 +124,7 @@ pub(super) async fn ask(
         }
         Err(ResolveError::NotFound) => Told::Code(ResponseCode::NXDomain),
         Err(ResolveError::NoAddress) => Told::NoRecords,
-        Err(error @ (ResolveError::Failed | ResolveError::Timeout)) => {
+        Err(error @ (ResolveError::Failed | ResolveError::Timeout | ResolveError::Budget)) => {
             record.unresolved(error.reason());
             Told::Code(ResponseCode::ServFail)
         }
@@ -163,6 +163,20 @@ fn refused(decision: &NameDecision, address: IpAddr) -> Option<Reason> {
         Verdict::WouldDeny => deny_table::denied_destination(address),
         Verdict::Allowed | Verdict::Denied => deny_table::denied_answer(address, decision.private),
     }
+}
+
+/// Resolves the name of a connection that a rule permits. A name under a pattern takes from the budget that DNS
+/// questions take from: an SNI carries data out by the proxy's own question as well as a question of the application's.
+pub(crate) async fn resolve_permitted(
+    gate: &Gate,
+    host: &HostName,
+    family: Family,
+) -> Result<Resolved, ResolveError> {
+    let admitted = {
+        let set = gate.policies.current();
+        within_budget(gate, &set, &set.judge_name(host, clock::today()), host)
+    };
+    if admitted { gate.resolver.resolve(host, family).await } else { Err(ResolveError::Budget) }
 }
 
 /// Only names that a pattern lets through have a budget: those that rules spell out are as many as the rules say.

@@ -67,6 +67,9 @@ pub enum ResolveError {
     /// No resolver answered in time.
     #[error("no resolver answered in time")]
     Timeout,
+    /// Not asked: too many different names under one pattern lately.
+    #[error("too many different names under one wildcard rule")]
+    Budget,
 }
 
 /// How long to wait for resolvers.
@@ -216,6 +219,7 @@ impl ResolveError {
             ResolveError::NotFound | ResolveError::NoAddress => Reason::ResolveNotFound,
             ResolveError::Failed => Reason::ResolveFailed,
             ResolveError::Timeout => Reason::ResolveTimeout,
+            ResolveError::Budget => Reason::DnsBudget,
         }
     }
 }
