@@ -30,6 +30,9 @@ pub enum RedirectError {
     /// Talking to the kernel failed.
     #[error("listing the network devices")]
     Devices(#[source] io::Error),
+    /// Reading the rules back, or being told of changes, failed.
+    #[error("watching the rules")]
+    Watch(#[source] io::Error),
 }
 
 impl From<Refused> for RedirectError {
@@ -71,7 +74,15 @@ pub enum FrameWall {
 /// # Errors
 /// Nothing was changed.
 pub fn install(netlink: &mut Netlink, spec: &Spec) -> Result<Installed, RedirectError> {
-    let devices = links::outward().map_err(RedirectError::Devices)?;
+    install_on(netlink, spec, links::outward().map_err(RedirectError::Devices)?)
+}
+
+/// As [`install`], where the devices are known.
+pub(super) fn install_on(
+    netlink: &mut Netlink,
+    spec: &Spec,
+    devices: Vec<String>,
+) -> Result<Installed, RedirectError> {
     let plan = Plan::new(spec, &devices);
     if plan.netdev.is_none() {
         netlink.transact(plan::encode_tables(plan.tables()))?;

@@ -35,7 +35,7 @@ pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 pub const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5de6, 1, 0, 0, 0, 0, 1);
 
 /// Names of the devices that lead out of this network namespace: all but `lo`.
-pub(crate) fn outward() -> io::Result<Vec<String>> {
+pub fn outward() -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let request = Message::new(RTM_GETLINK, 0, &[0; 16], "listing links");
     Netlink::route()?.dump(request, |link| {

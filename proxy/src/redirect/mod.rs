@@ -10,8 +10,10 @@ mod netlink;
 pub mod original_dst;
 mod plan;
 pub mod refusals;
+mod snapshot;
 mod spec;
 pub mod sysctl;
+pub mod watch;
 
 pub use command::InitCommand;
 pub use install::{FrameWall, Installed, RedirectError, install, remove, replace_udp};
@@ -21,3 +23,4 @@ pub use original_dst::{NotRedirected, original_dst};
 pub use plan::Plan;
 pub use refusals::{Refusal, RefusalRecords, Refusals, RefusedProtocol};
 pub use spec::{DNS_PORT, Exempt, INBOUND_PORT, NFLOG_GROUP, OUTBOUND_PORT, PROXY_UID, Spec};
+pub use watch::{Watch, WatchSockets};

@@ -145,3 +145,13 @@ pub(crate) const NFULA_CFG_QTHRESH: u16 = 5;
 pub(crate) const NFULNL_CFG_CMD_BIND: u8 = 1;
 pub(crate) const NFULNL_COPY_PACKET: u8 = 2;
 pub(crate) const NFULA_PAYLOAD: u16 = 9;
+
+pub(crate) const NFT_MSG_GETTABLE: u16 = 1;
+pub(crate) const NFT_MSG_GETCHAIN: u16 = 4;
+pub(crate) const NFT_MSG_GETRULE: u16 = 7;
+pub(crate) const NFT_MSG_GETSET: u16 = 10;
+pub(crate) const NFT_MSG_GETSETELEM: u16 = 13;
+pub(crate) const NFT_MSG_NEWGEN: u16 = 15;
+pub(crate) const NFTA_TABLE_FLAGS: u16 = 2;
+/// Mask of `NFNLGRP_NFTABLES` (group 7).
+pub(crate) const GROUP_NFTABLES: u32 = 1 << 6;

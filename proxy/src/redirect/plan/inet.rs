@@ -32,7 +32,7 @@ pub(super) const MARK_EXEMPT: u32 = 0x5de6_0001;
 pub(super) const MARK_ARRIVED: u32 = 0x5de6_0002;
 
 /// Before every other destination translation (-100), after conntrack (-200).
-const PRIORITY_NAT: i32 = -150;
+pub(crate) const PRIORITY_NAT: i32 = -150;
 const PRIORITY_FILTER: i32 = 0;
 /// After every source translation (100).
 const PRIORITY_LAST: i32 = 300;

@@ -6,7 +6,8 @@ mod netdev;
 mod text;
 mod udp;
 
-pub(crate) use encode::{encode_elements, encode_removal, encode_tables};
+pub(crate) use encode::{encode_elements, encode_removal, encode_tables, nft};
+pub(crate) use inet::PRIORITY_NAT;
 
 use super::Spec;
 
