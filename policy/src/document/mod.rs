@@ -1,13 +1,23 @@
 //! Policy documents: `apiVersion: sidegate.dev/v1`, YAML or JSON; parsed whole or refused whole.
 
+mod ends;
+mod fields;
+mod findings;
+mod read;
+mod rule;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod tree;
+mod write;
+
 use std::ops::{Range, RangeInclusive};
 
 use ipnet::IpNet;
 
 use crate::{
-    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern,
-    decision::TlsMode,
-    deny_table::Grant,
+    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, decision::TlsMode, deny_table::Grant,
 };
 
 /// A value and the byte range it was written at.
@@ -144,8 +154,29 @@ pub struct HttpMatch {
 /// Parses every document of a source (YAML streams may hold several, divided by `---`).
 ///
 /// # Errors
-/// Every diagnostic of the source at once, in the order of their places.
+/// Every diagnostic of the source at once, in the order of their places; at most 200 and a count of the rest.
+/// Any text may be given: time and memory grow with its length only, and texts over 1 MiB are refused unread.
 pub fn parse(source: &Source) -> Result<Vec<Document>, Vec<Diagnostic>> {
-    let _ = source;
-    todo!()
+    read::documents(source)
+}
+
+impl Document {
+    /// The same policy with every span empty and its source unnamed: for comparing what two texts say.
+    #[must_use]
+    pub fn without_places(&self) -> Document {
+        let mut plain = self.clone();
+        plain.source = Source::new("", "");
+        plain.name.span = 0..0;
+        plain.egress.iter_mut().for_each(Rule::clear_places);
+        plain.ingress.iter_mut().for_each(Rule::clear_places);
+        plain
+    }
+}
+
+impl<T> Rule<T> {
+    fn clear_places(&mut self) {
+        self.span = 0..0;
+        self.name.span = 0..0;
+        self.ends.iter_mut().for_each(|end| end.span = 0..0);
+    }
 }

@@ -1,0 +1,221 @@
+//! One rule. What its parts mean together (protocol, TLS mode, kind of destination) is judged in `tls`.
+
+use std::ops::{Range, RangeInclusive};
+
+use crate::{Date, PathPattern};
+
+use super::{
+    Action, HttpMatch, Rule, Spanned,
+    fields::{Fields, list, texts},
+    findings::Findings,
+    scalar::{self, Guess, shown},
+    tls::{self, Kinds},
+    tree::{Node, Value},
+};
+
+/// Where a rule's connections go to or come from.
+pub(super) trait RuleEnd: Sized {
+    /// `to` or `from`.
+    const FIELD: &'static str;
+    const EXAMPLE: &'static str;
+
+    /// One entry of the list. `action`: a deny may be wider than an allow.
+    fn read(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Option<Self>;
+
+    fn count(&self, kinds: &mut Kinds);
+}
+
+pub(super) fn read<T: RuleEnd>(
+    node: &Node<'_>,
+    direction: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Rule<T>> {
+    let known = ["name", "reason", "action", T::FIELD, "ports", "protocol", "tls", "http", "auditUntil"];
+    let what = format!("an {direction} rule");
+    let fields = Fields::open(node, &what, &known, findings)?;
+    let name = fields
+        .required("name", &what, "add a name of a-z, 0-9 and `-`; records and reports carry it", findings)
+        .and_then(|node| scalar::name(node, findings));
+    let reason = fields.value("reason").and_then(|node| scalar::prose(node, "reason", 1024, findings));
+    let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
+    let action = match fields.value("action") {
+        Some(node) => scalar::word(node, "action", &actions, findings),
+        None => Some(Action::Allow),
+    };
+    // After an unreadable action the stricter reading would only add noise.
+    let reading = action.unwrap_or(Action::Deny);
+    let ends: Vec<Spanned<T>> = fields
+        .required(T::FIELD, &what, T::EXAMPLE, findings)
+        .map(|node| ends(node, reading, findings))
+        .unwrap_or_default();
+    let mut kinds = Kinds::default();
+    ends.iter().for_each(|end| end.value.count(&mut kinds));
+    let ports = ports(&fields, &what, &kinds, findings);
+    let carriage = match action {
+        Some(action) if kinds.any() => tls::carriage(&fields, action, &kinds, T::FIELD, findings),
+        _ => None,
+    };
+    let http = fields.value("http").map(|node| http(node, findings)).unwrap_or_default();
+    let audit_until = audit_until(&fields, findings);
+    let ((name, name_span), action, (protocol, tls)) = (name?, action?, carriage?);
+    Some(Rule {
+        name: Spanned { value: name, span: name_span },
+        reason,
+        action,
+        ends,
+        ports,
+        protocol,
+        tls,
+        http,
+        audit_until,
+        span: node.span.clone(),
+    })
+}
+
+fn ends<T: RuleEnd>(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Vec<Spanned<T>> {
+    list(node, T::FIELD, findings)
+        .iter()
+        .filter_map(|item| {
+            T::read(item, action, findings).map(|value| Spanned { value, span: item.span.clone() })
+        })
+        .collect()
+}
+
+fn audit_until(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Date> {
+    fields.value("auditUntil").and_then(|node| scalar::date(node, "auditUntil", findings))
+}
+
+fn ports(
+    fields: &Fields<'_, '_>,
+    what: &str,
+    kinds: &Kinds,
+    findings: &mut Findings<'_>,
+) -> Vec<RangeInclusive<u16>> {
+    if kinds.grants {
+        let fix = "remove `ports`; a grant opens exactly the ports that the platform uses";
+        fields.refuse("ports", "grant-field", "a rule of grants takes no `ports`", fix, findings);
+        return Vec::new();
+    }
+    let fix = "add `ports`, such as `ports: [ 443 ]`; all of them are `[ \"1-65535\" ]`";
+    let Some(node) = fields.required("ports", what, fix, findings) else { return Vec::new() };
+    list(node, "ports", findings).iter().filter_map(|item| port(item, findings)).collect()
+}
+
+const PORT: &str = "a port or a range, such as 443 or \"8000-8100\"";
+
+/// `443`, `"443"` or `"8000-8100"`.
+fn port(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<RangeInclusive<u16>> {
+    let Value::Scalar(text, plain) = &node.value else {
+        scalar::wrong_type(node, "an entry of `ports`", PORT, findings);
+        return None;
+    };
+    if *plain && matches!(Guess::of(text), Guess::Nothing | Guess::Boolean | Guess::Switch) {
+        scalar::wrong_type(node, "an entry of `ports`", PORT, findings);
+        return None;
+    }
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first.trim_end()), number(last.trim_start())),
+        None => (number(text), number(text)),
+    };
+    let (code, fault, fix) = match (first, last) {
+        (Ok(first), Ok(last)) if first <= last => return Some(first..=last),
+        (Ok(first), Ok(last)) => ("port-range", "is a reversed range", format!("write \"{last}-{first}\"")),
+        (Err(fault), _) | (_, Err(fault)) => ("port", fault.words(), fault.fix(text)),
+    };
+    findings.add(code, &node.span, format!("port `{}` {fault}", shown(text)), fix);
+    None
+}
+
+#[derive(Clone, Copy)]
+enum PortFault {
+    OutOfRange,
+    LeadingZero,
+    NotDecimal,
+}
+
+impl PortFault {
+    fn words(self) -> &'static str {
+        match self {
+            PortFault::OutOfRange => "is out of range",
+            PortFault::LeadingZero => "has a leading zero, which YAML 1.1 reads as octal",
+            PortFault::NotDecimal => "is no port: ports are plain decimal numbers",
+        }
+    }
+
+    fn fix(self, text: &str) -> String {
+        match self {
+            PortFault::OutOfRange => "ports are 1 to 65535; all of them are \"1-65535\"".to_owned(),
+            PortFault::LeadingZero => "remove the zero".to_owned(),
+            PortFault::NotDecimal => match text.replace("..", "-").replace([':', '/'], "-") {
+                range if range != text && range.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                    format!("write a range as \"{range}\"")
+                }
+                _ if text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-') => {
+                    "names are not resolved; write the number, such as 443 for https".to_owned()
+                }
+                _ => "write a number such as 443, or a range such as \"8000-8100\"".to_owned(),
+            },
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u16, PortFault> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PortFault::NotDecimal);
+    }
+    match text.parse::<u16>() {
+        Ok(0) | Err(_) => Err(PortFault::OutOfRange),
+        Ok(_) if text.starts_with('0') => Err(PortFault::LeadingZero),
+        Ok(port) => Ok(port),
+    }
+}
+
+fn http(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<HttpMatch> {
+    list(node, "http", findings).iter().filter_map(|item| http_entry(item, findings)).collect()
+}
+
+fn http_entry(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<HttpMatch> {
+    let fields = Fields::open(node, "an entry of `http`", &["methods", "paths"], findings)?;
+    if fields.entry("methods").is_none() && fields.entry("paths").is_none() {
+        let fix = "add `methods`, `paths` or both; to allow every request, leave `http` out";
+        findings.add("missing-field", fields.place(), "an `http` entry names `methods` or `paths`", fix);
+    }
+    let mut methods = Vec::new();
+    if let Some(node) = fields.value("methods") {
+        methods = texts(node, "methods", findings, method);
+    }
+    let mut paths = Vec::new();
+    if let Some(node) = fields.value("paths") {
+        paths = texts(node, "paths", findings, path);
+    }
+    Some(HttpMatch { methods, paths })
+}
+
+/// A token (RFC 9110 section 5.6.2), compared exactly: `get` is another method than `GET`.
+fn method(text: &str, span: &Range<usize>, findings: &mut Findings<'_>) -> Option<String> {
+    const STANDARD: [&str; 9] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
+    let upper = text.to_ascii_uppercase();
+    let fix = if text == "*" {
+        "leave `methods` out to allow every method"
+    } else if text.is_empty() || text.len() > 64 || !text.bytes().all(token) {
+        "write a method such as GET"
+    } else if upper != text && STANDARD.contains(&&*upper) {
+        "methods are compared exactly; write it in capitals"
+    } else {
+        return Some(text.to_owned());
+    };
+    findings.add("method", span, format!("`{}` is no HTTP method", shown(text)), fix);
+    None
+}
+
+fn path(text: &str, span: &Range<usize>, findings: &mut Findings<'_>) -> Option<PathPattern> {
+    match PathPattern::parse(text) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            findings.add("path", span, format!("bad path `{}`: {error}", shown(text)), error.fix());
+            None
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! How a rule's connections are carried: which protocols, TLS modes and kinds of ends make sense together.
+//!
+//! Every exemption from TLS 1.3 is written out and has a reason; nothing is weakened by a default.
+
+use crate::decision::TlsMode;
+
+use super::{
+    Action, Protocol,
+    fields::Fields,
+    findings::Findings,
+    scalar::{self, shown},
+    tree::Node,
+};
+
+/// Which kinds of ends a rule has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kinds {
+    pub(super) hosts: bool,
+    /// CIDRs, security groups, prefix lists.
+    pub(super) addresses: bool,
+    pub(super) workloads: bool,
+    pub(super) grants: bool,
+}
+
+impl Kinds {
+    pub(super) fn any(&self) -> bool {
+        self.hosts || self.addresses || self.workloads || self.grants
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Passthrough,
+    Originate,
+    Inspect,
+    Mesh,
+    Terminate,
+    None,
+}
+
+const EGRESS_MODES: &[(&str, Mode)] = &[
+    ("passthrough", Mode::Passthrough),
+    ("originate", Mode::Originate),
+    ("inspect", Mode::Inspect),
+    ("mesh", Mode::Mesh),
+    ("none", Mode::None),
+];
+
+const INGRESS_MODES: &[(&str, Mode)] = &[
+    ("mesh", Mode::Mesh),
+    ("terminate", Mode::Terminate),
+    ("passthrough", Mode::Passthrough),
+    ("none", Mode::None),
+];
+
+const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tls", Protocol::Tls), ("http", Protocol::Http), ("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+/// What `tls` says, before it is judged.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    mode: Option<Mode>,
+    /// `Some(true)`: "1.2".
+    min_tls12: Option<bool>,
+    /// Something in it was reported; defaults would only add noise.
+    broken: bool,
+}
+
+/// Protocol and TLS mode of a rule. `end`: `to` or `from`. `None`: reported.
+pub(super) fn carriage(
+    fields: &Fields<'_, '_>,
+    action: Action,
+    kinds: &Kinds,
+    end: &str,
+    findings: &mut Findings<'_>,
+) -> Option<(Protocol, TlsMode)> {
+    const IRRELEVANT: TlsMode = TlsMode::Passthrough { min_tls12: false };
+    if kinds.grants {
+        return grants(fields, action, kinds, findings).then_some((Protocol::Tls, IRRELEVANT));
+    }
+    let protocol = match fields.value("protocol") {
+        Some(node) => scalar::word(node, "protocol", PROTOCOLS, findings)?,
+        None => Protocol::Tls,
+    };
+    let udp_by_name = protocol == Protocol::Udp && (kinds.hosts || kinds.workloads);
+    if udp_by_name {
+        let fix = "name addresses with `cidrs`; for the Amazon time service use the grant `time`";
+        fields.refuse(
+            "protocol",
+            "udp-by-name",
+            "datagrams carry no name or identity to judge",
+            fix,
+            findings,
+        );
+    }
+    if action == Action::Deny {
+        deny(fields, protocol, findings);
+        return Some((protocol, IRRELEVANT));
+    }
+    let written = fields.value("tls").map(|node| written(node, end, findings)).unwrap_or_default();
+    if udp_by_name || written.broken {
+        return None;
+    }
+    let carriage = Carriage { fields, kinds, protocol, egress: end == "to" };
+    let mode = carriage.mode(written, findings)?;
+    carriage.judge_http(mode, findings);
+    Some((protocol, carriage.finish(mode, written, findings)))
+}
+
+/// Grants stand alone: they open fixed addresses, ports and protocols.
+fn grants(fields: &Fields<'_, '_>, action: Action, kinds: &Kinds, findings: &mut Findings<'_>) -> bool {
+    if kinds.hosts || kinds.addresses || kinds.workloads {
+        let fix = "put the grants into a rule of their own";
+        fields.refuse("to", "grant-field", "grants and other destinations can't share a rule", fix, findings);
+    }
+    if action == Action::Deny {
+        let fix = "remove the rule: without a grant it is denied; to overrule another policy's grant, deny its `cidrs`";
+        fields.refuse("action", "grant-field", "a grant can't be denied", fix, findings);
+    }
+    for field in ["protocol", "tls", "http"] {
+        let message = format!("a rule of grants takes no `{field}`");
+        let fix = format!("remove `{field}`; a grant opens exactly what the platform uses");
+        fields.refuse(field, "grant-field", &message, &fix, findings);
+    }
+    true
+}
+
+fn deny(fields: &Fields<'_, '_>, protocol: Protocol, findings: &mut Findings<'_>) {
+    fields.refuse(
+        "tls",
+        "deny-field",
+        "a deny rule carries nothing, so it takes no `tls`",
+        "remove it",
+        findings,
+    );
+    if protocol == Protocol::Tls {
+        let fix = "remove `protocol`: without it a deny rule covers every protocol";
+        fields.refuse("protocol", "deny-field", "a deny rule can't single out TLS", fix, findings);
+    }
+    if matches!(protocol, Protocol::Tcp | Protocol::Udp) {
+        refuse_http(
+            fields,
+            "requests can't be seen with this `protocol`",
+            "write `protocol: http`",
+            findings,
+        );
+    }
+}
+
+fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut Findings<'_>) {
+    fields.refuse("http", "http-unseen", message, fix, findings);
+}
+
+fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
+    let broken = Written { broken: true, ..Written::default() };
+    let Some(fields) = Fields::open(node, "`tls`", &["mode", "min"], findings) else { return broken };
+    if fields.entry("mode").is_none() && fields.entry("min").is_none() {
+        findings.add("missing-field", &node.span, "`tls` says nothing", "add `mode`, or remove `tls`");
+        return broken;
+    }
+    let modes = if end == "to" { EGRESS_MODES } else { INGRESS_MODES };
+    let mode = fields.value("mode").map(|node| scalar::word(node, "tls.mode", modes, findings));
+    let min = fields.value("min").map(|node| min_tls12(node, findings));
+    match (mode, min) {
+        (Some(None), _) | (_, Some(None)) => broken,
+        (mode, min) => Written { mode: mode.flatten(), min_tls12: min.flatten(), broken: false },
+    }
+}
+
+fn min_tls12(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<bool> {
+    let text = scalar::text(node, "tls.min", findings)?;
+    match text {
+        "1.3" => Some(false),
+        "1.2" => Some(true),
+        _ => {
+            let message = format!("`{}` is no TLS version that can be demanded", shown(text));
+            findings.add("tls-min", &node.span, message, "write \"1.3\", or \"1.2\" as an exemption");
+            None
+        }
+    }
+}
+
+struct Carriage<'f, 'n, 's> {
+    fields: &'f Fields<'n, 's>,
+    kinds: &'f Kinds,
+    protocol: Protocol,
+    egress: bool,
+}
+
+impl Carriage<'_, '_, '_> {
+    /// The written mode, or the default, if it makes sense.
+    fn mode(&self, written: Written, findings: &mut Findings<'_>) -> Option<Mode> {
+        if self.egress && self.kinds.workloads && (self.kinds.hosts || self.kinds.addresses) {
+            let fix = "put the workloads into a rule of their own";
+            let message = "workloads are reached over the mesh, hosts and addresses are not";
+            self.fields.refuse("to", "mixed-ends", message, fix, findings);
+            return None;
+        }
+        let Some(mode) = written.mode else { return self.default_mode(findings) };
+        match self.objection(mode) {
+            None => Some(mode),
+            Some((message, fix)) => {
+                self.fields.refuse("tls", "tls-mode-misfit", message, fix, findings);
+                None
+            }
+        }
+    }
+
+    fn default_mode(&self, findings: &mut Findings<'_>) -> Option<Mode> {
+        match self.protocol {
+            _ if self.kinds.workloads => Some(Mode::Mesh),
+            Protocol::Tls => Some(Mode::Passthrough),
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => {
+                let (word, fix) = match self.protocol {
+                    Protocol::Http if self.egress => {
+                        ("http", "write `tls: { mode: originate }`, or `tls: { mode: none }` and a `reason`")
+                    }
+                    Protocol::Udp => ("udp", "write `tls: { mode: none }` and a `reason`"),
+                    Protocol::Http => {
+                        ("http", "write `tls: { mode: mesh }`, or `tls: { mode: none }` and a `reason`")
+                    }
+                    _ => (
+                        "tcp",
+                        "write `tls: { mode: none }` and a `reason`; if it is TLS, use `protocol: tls`",
+                    ),
+                };
+                let message =
+                    format!("`protocol: {word}` needs an explicit `tls.mode`: it may leave unencrypted");
+                self.fields.refuse("protocol", "tls-mode-missing", &message, fix, findings);
+                None
+            }
+        }
+    }
+
+    /// Why a mode can't serve this rule, and what can.
+    fn objection(&self, mode: Mode) -> Option<(&'static str, &'static str)> {
+        let (kinds, protocol) = (self.kinds, self.protocol);
+        let unverifiable = kinds.addresses || kinds.workloads;
+        match mode {
+            Mode::None if protocol == Protocol::Udp => None,
+            _ if protocol == Protocol::Udp => {
+                Some(("datagrams are never put into TLS", "write `tls: { mode: none }` and a `reason`"))
+            }
+            Mode::Mesh if self.egress && !kinds.workloads => {
+                Some(("`mesh` needs a destination with an identity", "name `workloads`, or use another mode"))
+            }
+            Mode::Mesh => None,
+            _ if kinds.workloads => Some((
+                "only `mesh` proves the identity of a workload",
+                "write `tls: { mode: mesh }`, or name addresses instead of workloads",
+            )),
+            Mode::Passthrough if protocol != Protocol::Tls => Some((
+                "`passthrough` passes the application's own TLS",
+                "write `protocol: tls`, or another mode",
+            )),
+            Mode::Inspect if protocol != Protocol::Tls => Some((
+                "`inspect` opens the application's own TLS",
+                "write `protocol: tls`, or `mode: originate`",
+            )),
+            Mode::Originate if protocol == Protocol::Tls => Some((
+                "`originate` puts plaintext into TLS, and `protocol: tls` is TLS already",
+                "write `mode: passthrough`, or `protocol: http` or `tcp`",
+            )),
+            Mode::Originate | Mode::Inspect if unverifiable => Some((
+                "the server's certificate can be checked against a name only",
+                "name `hosts`, or use `passthrough` or `none`",
+            )),
+            Mode::Passthrough | Mode::Inspect | Mode::Originate | Mode::Terminate | Mode::None => None,
+        }
+    }
+
+    /// `http` entries need requests that can be seen.
+    fn judge_http(&self, mode: Mode, findings: &mut Findings<'_>) {
+        let seen = self.protocol == Protocol::Http || mode == Mode::Inspect;
+        if !seen {
+            let fix = if self.protocol == Protocol::Tls && self.egress {
+                "write `tls: { mode: inspect }`, or `protocol: http`, or remove `http`"
+            } else {
+                "write `protocol: http`, or remove `http`"
+            };
+            refuse_http(self.fields, "requests can't be seen in this rule's connections", fix, findings);
+        }
+    }
+
+    fn finish(&self, mode: Mode, written: Written, findings: &mut Findings<'_>) -> TlsMode {
+        if mode != Mode::Passthrough && written.min_tls12.is_some() {
+            let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
+            self.fields.refuse("tls", "tls-min", message, "remove `min`", findings);
+        }
+        if mode == Mode::None && self.fields.entry("reason").is_none() {
+            let fix = "add `reason: \"...\"`; records and reports carry it";
+            let message = "`tls: { mode: none }` is an exemption from TLS 1.3 and needs a `reason`";
+            self.fields.refuse("tls", "reason-missing", message, fix, findings);
+        }
+        match mode {
+            Mode::Passthrough => TlsMode::Passthrough { min_tls12: written.min_tls12.unwrap_or(false) },
+            Mode::Originate => TlsMode::Originate,
+            Mode::Inspect => TlsMode::Inspect,
+            Mode::Mesh => TlsMode::Mesh,
+            Mode::Terminate => TlsMode::Terminate,
+            Mode::None => TlsMode::None,
+        }
+    }
+}
