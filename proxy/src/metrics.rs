@@ -2,7 +2,10 @@
 
 use std::sync::OnceLock;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use sidegate_api::CloseReason;
 use sidegate_policy::{Generation, Reason, Verdict};
 
@@ -63,13 +66,15 @@ impl Meters {
 
     /// Connections with this verdict and reason.
     pub(crate) fn connections(&self, verdict: Verdict, reason: Reason) -> &Counter {
-        self.connections[verdict as usize][reason as usize]
-            .get_or_init(|| counter!(CONNECTIONS, "verdict" => verdict_word(verdict), "reason" => reason.word()))
+        self.connections[verdict as usize][reason as usize].get_or_init(
+            || counter!(CONNECTIONS, "verdict" => verdict_word(verdict), "reason" => reason.word()),
+        )
     }
 
     /// Connections that ended so.
     pub(crate) fn closed(&self, close: CloseReason) -> &Counter {
-        self.closed[close as usize].get_or_init(|| counter!(CLOSED, "close_reason" => CLOSE_REASONS[close as usize].1))
+        self.closed[close as usize]
+            .get_or_init(|| counter!(CLOSED, "close_reason" => CLOSE_REASONS[close as usize].1))
     }
 }
 

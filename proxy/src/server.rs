@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     addrs::OriginalDst,
-    connection::{Worker, accept::accept_all},
+    connection::{Worker, accept::accept_all, connect::dial},
     dns::{
         Names, Resolver, SyntheticAddresses,
         server::{serve_tcp, serve_udp},
@@ -92,6 +92,7 @@ impl Running {
                 meters: Arc::clone(&meters),
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
+                dial: Box::new(dial),
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let sockets = share.open(&runtime)?;

@@ -8,13 +8,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{
-    Worker, farewell,
-    link::Link,
-    live::Judgement,
-    outbound,
-    record::Record,
-};
+use super::{Worker, farewell, link::Link, live::Judgement, outbound, record::Record};
 use crate::addrs::{ClientAddr, OriginalDst};
 
 /// How long to leave the listener alone when the system has no descriptor or memory for another socket.

@@ -12,7 +12,12 @@ use super::{
     decide::{Permit, decide},
     dial::{Attempt, Lookup, Race, race},
 };
-use crate::{addrs::UpstreamAddr, clock::today, dns::resolver::Family, server::Gate};
+use crate::{
+    addrs::UpstreamAddr,
+    clock::today,
+    dns::{resolve_permitted, resolver::Family},
+    server::Gate,
+};
 
 /// A permitted connection that is established.
 #[derive(Debug)]
@@ -49,10 +54,22 @@ impl ConnectError {
 /// # Errors
 /// The name does not resolve, none of its addresses may be dialled, none answers, or the policy changed meanwhile.
 pub async fn connect(permit: Permit, gate: &Gate) -> Result<Connected, ConnectError> {
+    connect_by(permit, gate, &dial).await
+}
+
+/// How a socket is opened; tests give their own.
+pub(crate) type Dialler = dyn Fn(UpstreamAddr) -> Attempt<TcpStream> + Send + Sync;
+
+/// As [`connect`], with a stated way of opening sockets.
+pub(crate) async fn connect_by(
+    permit: Permit,
+    gate: &Gate,
+    dial: &Dialler,
+) -> Result<Connected, ConnectError> {
     let deadline = Instant::now() + gate.settings.connect_timeout;
     let (upstream, address) = match target(&permit)? {
-        Target::Address(address) => (to_address(address, deadline).await?, address),
-        Target::Name(host, port) => by_name(&permit, gate, (&host, port), deadline).await?,
+        Target::Address(address) => (to_address(address, dial, deadline).await?, address),
+        Target::Name(host, port) => by_name(&permit, gate, (&host, port), dial, deadline).await?,
     };
     Ok(Connected { permit, upstream, address })
 }
@@ -68,7 +85,9 @@ fn target(permit: &Permit) -> Result<Target, ConnectError> {
         Dial::Name => true,
         // A synthetic address leads nowhere: in audit mode its name stands for it.
         Dial::OriginalDestination => facts.synthetic,
-        Dial::Workload => return Err(ConnectError::new(Reason::NotSupported, "mutual TLS between workloads")),
+        Dial::Workload => {
+            return Err(ConnectError::new(Reason::NotSupported, "mutual TLS between workloads"));
+        }
     };
     match &facts.host {
         Some((_, host)) if by_name => Ok(Target::Name(host.clone(), facts.original.port())),
@@ -77,7 +96,11 @@ fn target(permit: &Permit) -> Result<Target, ConnectError> {
     }
 }
 
-async fn to_address(address: UpstreamAddr, deadline: Instant) -> Result<TcpStream, ConnectError> {
+async fn to_address(
+    address: UpstreamAddr,
+    dial: &Dialler,
+    deadline: Instant,
+) -> Result<TcpStream, ConnectError> {
     match timeout_at(deadline, dial(address)).await {
         Ok(outcome) => outcome.map_err(|error| dial_error(address, &error)),
         Err(_) => Err(too_slow(&address.to_string())),
@@ -88,12 +111,12 @@ async fn by_name(
     permit: &Permit,
     gate: &Gate,
     (host, port): (&HostName, u16),
+    dial: &Dialler,
     deadline: Instant,
 ) -> Result<(TcpStream, UpstreamAddr), ConnectError> {
     let judge = |answer: IpAddr| judge_answer(&gate.policies.current(), permit, answer);
-    let dial = |address: UpstreamAddr| -> Attempt<TcpStream> { Box::pin(dial(address)) };
-    let lookup = |family| -> Lookup<'_> { Box::pin(gate.resolver.resolve(host, family)) };
-    let racing = Race { what: host.as_str(), port, judge: &judge, dial: &dial, deadline };
+    let lookup = |family| -> Lookup<'_> { Box::pin(resolve_permitted(gate, host, family)) };
+    let racing = Race { what: host.as_str(), port, judge: &judge, dial, deadline };
     race(racing, lookup(Family::V6), lookup(Family::V4)).await
 }
 
@@ -110,11 +133,13 @@ fn judge_answer(set: &PolicySet, permit: &Permit, answer: IpAddr) -> Result<(), 
 }
 
 /// Opens one socket. Nagle's algorithm is off: a relay must not hold back what it was given.
-pub(super) async fn dial(address: UpstreamAddr) -> io::Result<TcpStream> {
-    let address = address.socket_addr();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    socket.connect(address).await
+pub(crate) fn dial(address: UpstreamAddr) -> Attempt<TcpStream> {
+    Box::pin(async move {
+        let address = address.socket_addr();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_nodelay(true)?;
+        socket.connect(address).await
+    })
 }
 
 pub(super) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectError {

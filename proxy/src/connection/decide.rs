@@ -3,7 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment, Verdict,
+    Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment,
+    Verdict,
     decision::{Dial, TlsMode},
 };
 
@@ -161,7 +162,7 @@ impl TlsVersion {
 
 fn judge(set: &PolicySet, facts: &Facts) -> Decision {
     let decision = set.decide(&facts.request(today()));
-    if decision.verdict == Verdict::Allowed && !decision.treatment.is_some_and(carried_out) {
+    if decision.verdict != Verdict::Denied && !decision.treatment.is_some_and(carried_out) {
         return denied(decision, Reason::NotSupported);
     }
     match facts.flaw {
@@ -193,9 +194,10 @@ fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: T
     match now.dial {
         // An address that the client chose proves nothing of a name.
         Dial::Name if live.dial != Dial::Name => Some(Reason::NoRule),
-        Dial::Name => {
-            set.judge_answer(&live.facts.request(today()), decision, upstream.ip()).err().map(|refused| refused.reason)
-        }
+        Dial::Name => set
+            .judge_answer(&live.facts.request(today()), decision, upstream.ip())
+            .err()
+            .map(|refused| refused.reason),
         _ => (!is_original(live.facts, upstream)).then_some(Reason::NoRule),
     }
 }
@@ -207,7 +209,9 @@ fn is_original(facts: &Facts, upstream: UpstreamAddr) -> bool {
 
 fn tls_refused(live: &Carried<'_>, now: Treatment) -> Option<Reason> {
     match (now.tls, live.tls) {
-        (TlsMode::Passthrough { min_tls12: false }, Some(TlsVersion::Tls12)) => Some(Reason::TlsVersionServer),
+        (TlsMode::Passthrough { min_tls12: false }, Some(TlsVersion::Tls12)) => {
+            Some(Reason::TlsVersionServer)
+        }
         (TlsMode::Passthrough { .. }, None) if !live.gated => Some(Reason::TlsRequired),
         _ => None,
     }

@@ -29,7 +29,7 @@ const MOST_ADDRESSES: usize = 16;
 /// A question for the addresses of one family, under way.
 pub(super) type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Resolved, ResolveError>> + Send + 'a>>;
 /// An attempt to connect, under way.
-pub(super) type Attempt<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+pub(crate) type Attempt<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
 /// What a race runs over.
 pub(super) struct Race<'a, S> {
@@ -38,7 +38,7 @@ pub(super) struct Race<'a, S> {
     pub(super) port: u16,
     /// Whether an address of the answer may be dialled.
     pub(super) judge: &'a (dyn Fn(IpAddr) -> Result<(), Reason> + Sync),
-    pub(super) dial: &'a (dyn Fn(UpstreamAddr) -> Attempt<S> + Sync),
+    pub(super) dial: &'a (dyn Fn(UpstreamAddr) -> Attempt<S> + Send + Sync),
     pub(super) deadline: Instant,
 }
 
@@ -137,7 +137,8 @@ impl Queue {
                     match (race.judge)(address) {
                         Ok(()) if self.taken < MOST_ADDRESSES => {
                             self.taken += 1;
-                            self.families[family].push_back(UpstreamAddr::new(SocketAddr::new(address, port)));
+                            self.families[family]
+                                .push_back(UpstreamAddr::new(SocketAddr::new(address, port)));
                         }
                         Ok(()) => {}
                         Err(reason) => {
@@ -161,7 +162,8 @@ struct Failures {
 impl Failures {
     /// A resolver's failure says more than the absence of one family.
     fn resolve(&mut self, error: ResolveError) {
-        let telling = |error: &ResolveError| matches!(error, ResolveError::Failed | ResolveError::Timeout);
+        let telling =
+            |error: &ResolveError| !matches!(error, ResolveError::NotFound | ResolveError::NoAddress);
         if self.resolve.as_ref().is_none_or(|known| !telling(known)) {
             self.resolve = Some(error);
         }
@@ -205,3 +207,5 @@ async fn first_outcome<S>(attempts: &mut Vec<(UpstreamAddr, Attempt<S>)>) -> (Up
     .await
 }
 
+#[cfg(test)]
+mod tests;

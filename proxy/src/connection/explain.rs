@@ -10,7 +10,10 @@ pub(crate) fn explain(set: &PolicySet, decision: &Decision) -> Option<String> {
     let mut text = decision.reason.meaning().to_owned();
     if let Some(rule) = decision.rule {
         let facts = set.rule(rule);
-        text += &format!(" Rule `{}` of policy `{}` ({}:{})", facts.name, facts.policy, facts.place.0, facts.place.1);
+        text += &format!(
+            " Rule `{}` of policy `{}` ({}:{})",
+            facts.name, facts.policy, facts.place.0, facts.place.1
+        );
         if let Some(why) = &facts.reason {
             text += &format!(", {why}");
         }
@@ -19,7 +22,10 @@ pub(crate) fn explain(set: &PolicySet, decision: &Decision) -> Option<String> {
     if let Some(near) = decision.nearest {
         let facts = set.rule(near.rule);
         let (name, policy, (file, line)) = (&facts.name, &facts.policy, &facts.place);
-        text += &format!(" Nearest rule: `{name}` of policy `{policy}` ({file}:{line}), but {}.", lacks(near.failed));
+        text += &format!(
+            " Nearest rule: `{name}` of policy `{policy}` ({file}:{line}), but {}.",
+            lacks(near.failed)
+        );
     }
     append(&mut text, decision.reason.fix());
     Some(text)

@@ -11,7 +11,10 @@ use std::{
 
 use sidegate_api::CloseReason;
 use sidegate_policy::{Decision, PolicySet, Reason, Verdict, decision::Dial};
-use tokio::{sync::Notify, time::{Instant, MissedTickBehavior, interval_at}};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use super::{
     decide::{Carried, Facts, Permit, TlsVersion, decide_again},
@@ -171,7 +174,9 @@ impl Live {
     /// Judges again if the policy changed since the last judgement.
     pub(crate) fn catch_up(&self, policies: &PolicyStore) {
         let set = policies.current();
-        let stale = lock(&self.standing).as_ref().is_some_and(|known| known.judgement.generation != set.generation().0);
+        let stale = lock(&self.standing)
+            .as_ref()
+            .is_some_and(|known| known.judgement.generation != set.generation().0);
         if stale {
             self.judge_again(&set);
         }

@@ -21,7 +21,11 @@ mod outbound;
 mod record;
 mod relay;
 mod scratch;
+#[cfg(test)]
+mod tests;
 mod version_gate;
+#[cfg(test)]
+mod world;
 
 /// What the connections of one worker share.
 pub(crate) struct Worker {
@@ -29,4 +33,5 @@ pub(crate) struct Worker {
     pub(crate) meters: Arc<Meters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) live: Arc<live::Registry>,
+    pub(crate) dial: Box<connect::Dialler>,
 }

@@ -103,8 +103,7 @@ fn apply(
         Err(reason) => facts.flaw = Some(reason),
         Ok(FirstBytes::Opaque) => {}
         Ok(FirstBytes::Tls(hello)) => {
-            facts.observed =
-                Observed::Tls { offers_tls13: hello.offers_tls13, ech: hello.ech && !allow_ech };
+            facts.observed = Observed::Tls { offers_tls13: hello.offers_tls13, ech: hello.ech && !allow_ech };
             match &hello.server_name {
                 ServerName::Host(host) => facts.host = Some((HostEvidence::Sni, host.clone())),
                 ServerName::Absent => {}

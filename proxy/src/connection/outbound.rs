@@ -3,16 +3,12 @@
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use sidegate_api::CloseReason;
-use sidegate_policy::{
-    Observed, Reason, Verdict,
-    decision::TlsMode,
-    reason::Side,
-};
+use sidegate_policy::{Observed, Reason, Verdict, decision::TlsMode, reason::Side};
 
 use super::{
     Worker,
     accept::learn_destination,
-    connect::{ConnectError, Connected, connect},
+    connect::{ConnectError, Connected, connect_by},
     decide::{Facts, Permit, TlsVersion, decide},
     explain::in_words,
     farewell,
@@ -20,9 +16,12 @@ use super::{
     live::{Judgement, Live},
     observe::{Classified, Early, observe},
     relay::Relay,
-    version_gate::{Passed, Stopped, pass_version},
+    version_gate::{Demand, Passed, Stopped, pass_version},
 };
-use crate::tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT};
+use crate::{
+    clock::today,
+    tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
+};
 
 /// Carries one connection to its end, on this worker.
 pub(crate) fn start(link: Link) {
@@ -47,20 +46,21 @@ async fn establish(link: Link) -> Option<Relay> {
     let Judged { mut link, permit, early } = admit(classified).await?;
     let worker = Arc::clone(&link.worker);
     let began = std::time::Instant::now();
-    let Connected { permit, mut upstream, address } = match connect(permit, &worker.gate).await {
-        Ok(connected) => connected,
-        Err(error) => return fail(link, error).await,
-    };
+    let Connected { permit, mut upstream, address } =
+        match connect_by(permit, &worker.gate, &*worker.dial).await {
+            Ok(connected) => connected,
+            Err(error) => return fail(link, error).await,
+        };
     worker.meters.connect.record(began.elapsed().as_secs_f64());
     link.record.upstream = Some(address);
     link.record.entry.dialled(address);
     link.record.entry.catch_up(&worker.gate.policies);
-    match passthrough(&permit) {
+    match demand(&worker, &permit) {
         None => {
             link.record.entry.handshaken(None);
             Some(Relay::new(link, upstream, early.bytes, Vec::new()))
         }
-        Some(min_tls12) => match pass_version(&mut link, &mut upstream, early, min_tls12).await {
+        Some(demand) => match pass_version(&mut link, &mut upstream, early, demand).await {
             Ok(passed) => relay_after_handshake(&worker, link, upstream, passed),
             Err(stopped) => stop(link, upstream, stopped).await,
         },
@@ -98,14 +98,14 @@ async fn admit(classified: Classified) -> Option<Judged> {
     }
 }
 
-/// The TLS demand of the treatment: `Some(min_tls12)` if the server's choice must be watched.
-fn passthrough(permit: &Permit) -> Option<bool> {
-    match permit.treatment().tls {
-        // Audit lets pass what it would deny, untouched.
-        _ if permit.decision().verdict == Verdict::WouldDeny => None,
-        TlsMode::Passthrough { min_tls12 } => Some(min_tls12),
-        _ => None,
-    }
+/// What the treatment demands of the server's choice of TLS; `None`: it is not watched.
+fn demand(worker: &Worker, permit: &Permit) -> Option<Demand> {
+    let TlsMode::Passthrough { min_tls12 } = permit.treatment().tls else { return None };
+    let decision = permit.decision();
+    let set = worker.gate.policies.current();
+    let audited = |rule| set.generation() == decision.generation && set.audits(rule, today());
+    let audit = decision.verdict == Verdict::WouldDeny || decision.rule.is_some_and(audited);
+    Some(Demand { min_tls12, audit })
 }
 
 fn relay_after_handshake(
@@ -117,13 +117,17 @@ fn relay_after_handshake(
     match passed.version {
         Some(TlsVersion::Tls13) => worker.meters.tls13.increment(1),
         Some(TlsVersion::Tls12) => worker.meters.tls12.increment(1),
-        None => {
-            // The server refused by an alert, which the client has.
-            link.record.closed(CloseReason::Done);
-            return None;
-        }
+        None => {}
+    }
+    if passed.over {
+        // The server refused by an alert, which the client has.
+        link.record.closed(CloseReason::Done);
+        return None;
     }
     link.record.tls = passed.version;
+    if let Some(reason) = passed.would_stop {
+        link.record.would_deny(reason, in_words(reason));
+    }
     link.record.entry.handshaken(passed.version);
     link.record.entry.catch_up(&worker.gate.policies);
     Some(Relay::new(link, upstream, passed.to_upstream, passed.to_client))
@@ -191,7 +195,8 @@ enum Words {
 
 impl Words {
     fn for_denial(facts: &Facts, early: &Early, reason: Reason) -> Words {
-        let speaks_tls = matches!(facts.observed, Observed::Tls { .. }) || early.bytes.starts_with(&[0x16, 3]);
+        let speaks_tls =
+            matches!(facts.observed, Observed::Tls { .. }) || early.bytes.starts_with(&[0x16, 3]);
         match reason {
             Reason::TlsVersionClient => Words::Say(PROTOCOL_VERSION_ALERT.to_vec()),
             _ if speaks_tls => Words::Say(ACCESS_DENIED_ALERT.to_vec()),

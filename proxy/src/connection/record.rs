@@ -5,7 +5,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use sidegate_api::{AccessRecord, CloseReason, access_record::{SCHEMA, TlsFacts}};
+use sidegate_api::{
+    AccessRecord, CloseReason,
+    access_record::{SCHEMA, TlsFacts},
+};
 use sidegate_policy::{Observed, Reason, Verdict};
 
 use super::{
@@ -70,7 +73,10 @@ impl Record {
     /// verdict stands.
     pub(crate) fn failed(&mut self, reason: Reason, explanation: String, close: CloseReason) {
         let mut judgement = self.entry.last_judgement().unwrap_or_else(|| Judgement::refused(reason));
-        let fault_beyond = matches!(reason.side(), sidegate_policy::reason::Side::Upstream | sidegate_policy::reason::Side::Resolver);
+        let fault_beyond = matches!(
+            reason.side(),
+            sidegate_policy::reason::Side::Upstream | sidegate_policy::reason::Side::Resolver
+        );
         if !fault_beyond {
             judgement.verdict = Verdict::Denied;
         }
@@ -78,6 +84,13 @@ impl Record {
         judgement.explanation = Some(explanation.into());
         self.outcome = Some(judgement);
         self.close = close;
+    }
+
+    /// Passed by audit mode alone, for a reason that showed after the verdict.
+    pub(crate) fn would_deny(&mut self, reason: Reason, explanation: String) {
+        let last = self.entry.last_judgement().unwrap_or_else(|| Judgement::refused(reason));
+        let (verdict, explanation) = (Verdict::WouldDeny, Some(explanation.into()));
+        self.outcome = Some(Judgement { verdict, reason, explanation, ..last });
     }
 
     /// How it ended.

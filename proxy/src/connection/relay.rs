@@ -15,6 +15,8 @@ use super::{farewell, link::Link};
 
 mod flow;
 mod pipe;
+#[cfg(test)]
+mod tests;
 
 use flow::{Broken, Flow};
 

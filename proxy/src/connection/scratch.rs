@@ -1,8 +1,15 @@
 //! One read buffer a worker thread, lent only while bytes are in flight: an idle connection holds none.
 
-use std::{cell::RefCell, io, task::{Context, Poll}};
+use std::{
+    cell::RefCell,
+    io,
+    task::{Context, Poll},
+};
 
-use tokio::{io::{AsyncRead, ReadBuf}, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
 /// Bytes of one read. A read that fills it shows a bulk transfer.
 pub(crate) const SCRATCH: usize = 64 * 1024;

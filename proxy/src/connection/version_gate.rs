@@ -13,11 +13,24 @@ use crate::tls::{
 /// Most bytes of the client that are held while the server has not answered: early data, a second hello.
 const CLIENT_BYTES: usize = 64 * 1024;
 
+/// What the rule demands of the server's choice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    /// TLS 1.2 will do, by a named exemption.
+    pub(crate) min_tls12: bool,
+    /// What falls short is recorded, not stopped.
+    pub(crate) audit: bool,
+}
+
 /// A handshake that may go on, and the bytes that were held.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    /// The selected version; `None`: the server refused by an alert and said no more.
+    /// The selected version, if it is one that a rule can demand.
     pub(crate) version: Option<TlsVersion>,
+    /// The server refused by an alert; nothing more is relayed.
+    pub(crate) over: bool,
+    /// In audit: the demand that was not met.
+    pub(crate) would_stop: Option<Reason>,
     pub(crate) to_upstream: Vec<u8>,
     pub(crate) to_client: Vec<u8>,
 }
@@ -36,7 +49,7 @@ pub(crate) async fn pass_version(
     link: &mut Link,
     upstream: &mut TcpStream,
     early: Early,
-    min_tls12: bool,
+    demand: Demand,
 ) -> Result<Passed, Stopped> {
     let Early { bytes: mut hello_bytes, hello } = early;
     let Some((hello, spans)) = hello else { return Err(refused(Reason::TlsRequired)) };
@@ -44,7 +57,7 @@ pub(crate) async fn pass_version(
     let mut handshake = Handshake::new(link, upstream, hello, from_client);
     handshake.send_up(&hello_bytes).await?;
     drop(hello_bytes);
-    handshake.run(min_tls12).await
+    handshake.run(demand).await
 }
 
 struct Handshake<'a> {
@@ -58,10 +71,22 @@ struct Handshake<'a> {
     released: usize,
     /// The server asked again: the client's bytes go to the gate until its second hello is whole.
     awaiting_second: bool,
+    selected: Option<TlsVersion>,
+}
+
+/// How the watch ended well.
+enum Selected {
+    Version(TlsVersion),
+    Alert,
 }
 
 impl<'a> Handshake<'a> {
-    fn new(link: &'a mut Link, upstream: &'a mut TcpStream, hello: ClientHello, from_client: Vec<u8>) -> Self {
+    fn new(
+        link: &'a mut Link,
+        upstream: &'a mut TcpStream,
+        hello: ClientHello,
+        from_client: Vec<u8>,
+    ) -> Self {
         Handshake {
             link,
             upstream,
@@ -70,10 +95,24 @@ impl<'a> Handshake<'a> {
             from_server: Vec::new(),
             released: 0,
             awaiting_second: false,
+            selected: None,
         }
     }
 
-    async fn run(mut self, min_tls12: bool) -> Result<Passed, Stopped> {
+    async fn run(mut self, demand: Demand) -> Result<Passed, Stopped> {
+        let shown = self.watch(demand.min_tls12).await;
+        let (version, over, would_stop) = match shown {
+            Ok(Selected::Version(version)) => (Some(version), false, None),
+            Ok(Selected::Alert) => (None, true, None),
+            Err(Stopped { reason: Some(reason), .. }) if demand.audit => (self.selected, false, Some(reason)),
+            Err(stopped) => return Err(stopped),
+        };
+        let Handshake { from_client, from_server, .. } = self;
+        let (to_upstream, to_client) = if over { Default::default() } else { (from_client, from_server) };
+        Ok(Passed { version, over, would_stop, to_upstream, to_client })
+    }
+
+    async fn watch(&mut self, min_tls12: bool) -> Result<Selected, Stopped> {
         loop {
             let (server_had, client_had) = (self.from_server.len(), self.from_client.len());
             let room = CLIENT_BYTES.saturating_sub(client_had);
@@ -84,8 +123,8 @@ impl<'a> Handshake<'a> {
                     }
                     self.link.record.entry.touch();
                     let shown = self.gate.push_server(self.from_server.get(server_had..).unwrap_or_default());
-                    if let Some(version) = self.judge(shown, min_tls12).await? {
-                        return Ok(self.passed(version));
+                    if let Some(selected) = self.judge(shown, min_tls12).await? {
+                        return Ok(selected);
                     }
                 }
                 read = read_more(&mut self.link.client, room, &mut self.from_client), if room > 0 => {
@@ -101,8 +140,13 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// `Some`: the handshake may go on without being watched; `Some(None)`: it ended in an alert.
-    async fn judge(&mut self, shown: Shown, min_tls12: bool) -> Result<Option<Option<TlsVersion>>, Stopped> {
+    /// `None`: there is more to watch.
+    async fn judge(&mut self, shown: Shown, min_tls12: bool) -> Result<Option<Selected>, Stopped> {
+        self.selected = match shown {
+            Shown::Tls13 => Some(TlsVersion::Tls13),
+            Shown::Tls12 => Some(TlsVersion::Tls12),
+            _ => None,
+        };
         match shown {
             Shown::Undecided => Ok(None),
             Shown::Retry => {
@@ -113,12 +157,12 @@ impl<'a> Handshake<'a> {
             }
             // Its answer to a second hello that was not let through: not a handshake we follow.
             Shown::Tls13 | Shown::Tls12 if self.awaiting_second => Err(refused(Reason::UpstreamMalformed)),
-            Shown::Tls13 => Ok(Some(Some(TlsVersion::Tls13))),
-            Shown::Tls12 if min_tls12 => Ok(Some(Some(TlsVersion::Tls12))),
+            Shown::Tls13 => Ok(Some(Selected::Version(TlsVersion::Tls13))),
+            Shown::Tls12 if min_tls12 => Ok(Some(Selected::Version(TlsVersion::Tls12))),
             Shown::Tls12 | Shown::Older => Err(refused(Reason::TlsVersionServer)),
             Shown::Alert => {
                 self.release().await?;
-                Ok(Some(None))
+                Ok(Some(Selected::Alert))
             }
             Shown::Malformed => Err(refused(Reason::UpstreamMalformed)),
         }
@@ -152,14 +196,6 @@ impl<'a> Handshake<'a> {
         self.upstream.write_all(bytes).await.map_err(|_| vanished(CloseReason::UpstreamReset))?;
         self.link.record.sent += bytes.len() as u64;
         Ok(())
-    }
-
-    fn passed(self, version: Option<TlsVersion>) -> Passed {
-        let (to_upstream, to_client) = match version {
-            Some(_) => (self.from_client, self.from_server),
-            None => (Vec::new(), Vec::new()),
-        };
-        Passed { version, to_upstream, to_client }
     }
 }
 

@@ -7,12 +7,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::AsyncWrite,
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 
-use super::{super::scratch::{SCRATCH, poll_read}, pipe::{Pipe, splice_in, splice_out}};
+use super::{
+    super::scratch::{SCRATCH, poll_read},
+    pipe::{Pipe, splice_in, splice_out},
+};
 use crate::limits::Limits;
 
 /// A splice below this is no bulk; so many in a row end the splicing.
@@ -58,6 +58,12 @@ impl Flow {
         matches!(self.state, State::Ended)
     }
 
+    /// Holds neither a buffer nor a pipe.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Reading)
+    }
+
     /// Moves bytes until the source has no more, the sink no more room, or the source ends. `last`: the other
     /// direction has ended, so the sockets are about to be closed anyway. `count` rises by the bytes delivered.
     pub(super) fn poll(
@@ -73,7 +79,8 @@ impl Flow {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Holding(bytes, gone) => {
                     let rest = bytes.get(*gone..).unwrap_or_default();
-                    let written = ready!(Pin::new(&mut *sink).poll_write(cx, rest)).map_err(|_| Broken::Sink)?;
+                    let written =
+                        ready!(Pin::new(&mut *sink).poll_write(cx, rest)).map_err(|_| Broken::Sink)?;
                     *count += written as u64;
                     *gone += written;
                     if *gone >= bytes.len() {

@@ -92,3 +92,9 @@ fn flags() -> SpliceFlags {
 fn retry(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+/// Empty pipes that this thread keeps.
+#[cfg(test)]
+pub(super) fn kept() -> usize {
+    POOL.with_borrow(Vec::len)
+}

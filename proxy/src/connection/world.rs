@@ -1,0 +1,219 @@
+//! A whole world for tests of the pipeline: a proxy, an origin, a resolver and a client, on one event loop.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
+use sidegate_api::AccessRecord;
+use sidegate_policy::{CompileOptions, Document, Generation, PolicySet, Source, document};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use super::{Worker, accept::accept_all, connect::dial};
+use crate::{
+    access_log::{AccessLog, Sink},
+    addrs::{OriginalDst, UpstreamAddr},
+    dns::{Names, Resolver, SyntheticAddresses},
+    limits::Limits,
+    metrics::Meters,
+    policy_store::PolicyStore,
+    server::Gate,
+    settings::Settings,
+};
+
+/// Compiles YAML documents. The policies of tests are valid.
+pub(crate) fn policies(yaml: &str, generation: u64) -> PolicySet {
+    let documents: Vec<Document> = document::parse(&Source::new("test.yaml", yaml)).expect("a valid policy");
+    let options = CompileOptions { generation: Generation(generation), ..CompileOptions::default() };
+    PolicySet::compile(&documents, &options).expect("policies that agree")
+}
+
+/// Everything dialled, and where it really leads.
+#[derive(Clone, Default)]
+pub(crate) struct Net {
+    routes: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    dialled: Arc<Mutex<Vec<SocketAddr>>>,
+}
+
+impl Net {
+    /// Leads what is dialled at `address` to a loopback listener.
+    pub(crate) fn route(&self, address: &str, to: SocketAddr) {
+        self.routes.lock().unwrap().insert(address.parse().unwrap(), to);
+    }
+
+    pub(crate) fn dialled(&self) -> Vec<String> {
+        self.dialled.lock().unwrap().iter().map(SocketAddr::to_string).collect()
+    }
+
+    fn dial(&self, address: UpstreamAddr) -> super::dial::Attempt<TcpStream> {
+        self.dialled.lock().unwrap().push(address.socket_addr());
+        match self.routes.lock().unwrap().get(&address.socket_addr()) {
+            Some(to) => dial(UpstreamAddr::new(*to)),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Records(Arc<Mutex<Vec<AccessRecord>>>);
+
+impl Sink for Records {
+    fn record(&mut self, record: &AccessRecord) {
+        self.0.lock().unwrap().push(record.clone());
+    }
+}
+
+/// A proxy that runs on the test's own event loop.
+pub(crate) struct World {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) net: Net,
+    pub(crate) proxy: SocketAddr,
+    pub(crate) questions: Arc<Mutex<Vec<String>>>,
+    records: Records,
+    /// What the next captured connections want.
+    wanted: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    _running: JoinSet<()>,
+}
+
+/// Names that exist, by family.
+type Zone = &'static [(&'static str, &'static [&'static str])];
+
+impl World {
+    pub(crate) async fn start(yaml: &str, zone: Zone) -> World {
+        Self::with_settings(yaml, zone, Settings { workers: 1, ..Settings::default() }).await
+    }
+
+    pub(crate) async fn with_settings(yaml: &str, zone: Zone, settings: Settings) -> World {
+        let (resolver, questions, mut running) = resolver(zone).await;
+        let records = Records::default();
+        let wanted: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>> = Arc::default();
+        let asked = Arc::clone(&wanted);
+        let gate = Arc::new(Gate {
+            policies: PolicyStore::new(policies(yaml, 1)),
+            resolver,
+            synthetic: SyntheticAddresses::default(),
+            names: Names::new(60),
+            access_log: AccessLog::start(vec![Box::new(records.clone())]),
+            original_dst: Arc::new(move |stream| {
+                let source = stream.peer_addr()?;
+                let wanted = asked.lock().unwrap().get(&source).copied();
+                assert_ne!(wanted, Some(PANIC), "asked to panic");
+                wanted.map(OriginalDst::new).ok_or_else(|| io::ErrorKind::NotFound.into())
+            }),
+            workload: Some("spiffe://example.org/ns/test/sa/app".into()),
+            settings: settings.clone(),
+        });
+        let net = Net::default();
+        let dialling = net.clone();
+        let worker = Arc::new(Worker {
+            meters: Arc::new(Meters::new()),
+            limits: Arc::new(Limits::new(&settings)),
+            live: Arc::default(),
+            dial: Box::new(move |address| dialling.dial(address)),
+            gate,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = listener.local_addr().unwrap();
+        let (accepting, watching) = (Arc::clone(&worker), Arc::clone(&worker));
+        running.spawn(async move { accept_all(&accepting, listener).await });
+        running
+            .spawn(async move { watching.live.watch(&watching.gate.policies, settings.idle_timeout).await });
+        World { worker, net, proxy, questions, records, wanted, _running: running }
+    }
+
+    /// A listener that the proxy reaches at `address`.
+    pub(crate) async fn origin(&self, address: &str) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.net.route(address, listener.local_addr().unwrap());
+        listener
+    }
+
+    /// A connection captured on its way to `destination`.
+    pub(crate) async fn client(&self, destination: &str) -> TcpStream {
+        self.client_to(Some(destination.parse().unwrap())).await
+    }
+
+    pub(crate) async fn client_to(&self, destination: Option<SocketAddr>) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let source = socket.local_addr().unwrap();
+        if let Some(destination) = destination {
+            self.wanted.lock().unwrap().insert(source, destination);
+        }
+        socket.connect(self.proxy).await.unwrap()
+    }
+
+    /// Waits until `count` records are written; there must never be more.
+    pub(crate) async fn records(&self, count: usize) -> Vec<AccessRecord> {
+        loop {
+            self.worker.gate.access_log.finish();
+            let records = self.records.0.lock().unwrap().clone();
+            assert!(records.len() <= count, "more records than connections: {records:#?}");
+            if records.len() == count {
+                return records;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn record(&self) -> AccessRecord {
+        self.records(1).await.remove(0)
+    }
+}
+
+/// A destination at which learning the destination panics.
+pub(crate) const PANIC: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9)), 9);
+
+/// An honest resolver over a zone.
+async fn resolver(zone: Zone) -> (Resolver, Arc<Mutex<Vec<String>>>, JoinSet<()>) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let questions: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&questions);
+    let mut running = JoinSet::new();
+    running.spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            let reply = respond(&asked, zone);
+            seen.lock().unwrap().push(asked.queries[0].name().to_utf8());
+            socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    (Resolver::new(vec![address]), questions, running)
+}
+
+fn respond(asked: &Message, zone: Zone) -> Message {
+    use hickory_proto::rr::{
+        RData, Record,
+        rdata::{A, AAAA},
+    };
+    let question = asked.queries[0].clone();
+    let name = question.name().to_utf8();
+    let known = zone.iter().find(|(known, _)| name.trim_end_matches('.') == *known);
+    let mut reply = Message::response(asked.metadata.id, asked.metadata.op_code);
+    reply.add_query(question.clone());
+    let Some((_, addresses)) = known else {
+        reply.metadata.response_code = ResponseCode::NXDomain;
+        return reply;
+    };
+    for address in addresses.iter().map(|text| text.parse::<IpAddr>().unwrap()) {
+        let rdata = match (address, question.query_type()) {
+            (IpAddr::V4(v4), RecordType::A) => RData::A(A(v4)),
+            (IpAddr::V6(v6), RecordType::AAAA) => RData::AAAA(AAAA(v6)),
+            _ => continue,
+        };
+        reply.add_answer(Record::from_rdata(question.name().clone(), 60, rdata));
+    }
+    reply
+}
