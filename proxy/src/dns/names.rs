@@ -117,3 +117,53 @@ impl Given {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(n: usize) -> HostName {
+        HostName::parse(&format!("n{n}.test")).unwrap()
+    }
+
+    fn address(n: usize) -> IpAddr {
+        IpAddr::from(u32::try_from(n).unwrap().to_be_bytes())
+    }
+
+    #[test]
+    fn the_latest_names_of_an_address_are_remembered() {
+        let names = Names::default();
+        for n in [0, 1, 2, 3, 4, 2] {
+            names.remember(&host(n), &[address(7)]);
+        }
+        assert_eq!(names.recall(address(7)), [host(1), host(3), host(4), host(2)]);
+        assert_eq!(names.recall(address(8)), []);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_drops_the_oldest() {
+        let names = Names::default();
+        for n in 0..REMEMBERED_ADDRESSES + 10 {
+            names.remember(&host(n), &[address(n)]);
+        }
+        let given = locked(&names.given);
+        assert_eq!((given.names.len(), given.order.len()), (REMEMBERED_ADDRESSES, REMEMBERED_ADDRESSES));
+        drop(given);
+        assert_eq!(names.recall(address(9)), []);
+        assert_eq!(names.recall(address(10)), [host(10)]);
+    }
+
+    #[test]
+    fn rules_have_budgets_of_their_own() {
+        let names = Names::new(2);
+        let rule = |name: &str| RuleFacts {
+            policy: "shop".into(),
+            name: name.into(),
+            reason: None,
+            place: ("policy.yaml".into(), 1),
+        };
+        assert!(names.admit(&rule("a"), &host(1)) && names.admit(&rule("a"), &host(2)));
+        assert!(!names.admit(&rule("a"), &host(3)));
+        assert!(names.admit(&rule("b"), &host(3)));
+    }
+}

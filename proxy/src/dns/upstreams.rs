@@ -55,6 +55,11 @@ impl Upstream {
         Upstream { addr, seen, _serving: serving }
     }
 
+    /// How many questions were asked so far.
+    pub(super) fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Everything that was asked so far.
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
