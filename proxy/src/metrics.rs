@@ -25,6 +25,8 @@ pub const CONNECT: &str = "sidegate_connect_duration_seconds";
 pub const HANDSHAKES: &str = "sidegate_tls_handshakes_total";
 /// Accept calls that failed for want of descriptors or memory.
 pub const ACCEPT_ERRORS: &str = "sidegate_accept_errors_total";
+/// DNS questions by `verdict` and `reason`.
+pub const QUESTIONS: &str = "sidegate_dns_questions_total";
 /// The generation of the policy set that judges now.
 pub const GENERATION: &str = "sidegate_policy_generation";
 /// Access records dropped because the sinks were too slow.
@@ -78,6 +80,11 @@ impl Meters {
     }
 }
 
+/// Counts one DNS question.
+pub(crate) fn question(verdict: Verdict, reason: Reason) {
+    counter!(QUESTIONS, "verdict" => verdict_word(verdict), "reason" => reason.word()).increment(1);
+}
+
 /// Tells the recorder which generation judges.
 pub(crate) fn generation(now: Generation) {
     gauge!(GENERATION).set(now.0 as f64);
@@ -115,6 +122,7 @@ fn describe() {
     describe_histogram!(CONNECT, metrics::Unit::Seconds, "From the verdict to a connected socket.");
     describe_counter!(HANDSHAKES, "TLS handshakes passed through, by the version that the server selected.");
     describe_counter!(ACCEPT_ERRORS, "Accept calls that failed for want of descriptors or memory.");
+    describe_counter!(QUESTIONS, "DNS questions by verdict and reason.");
     describe_gauge!(GENERATION, "The generation of the policy set that judges now.");
     describe_counter!(RECORDS_DROPPED, "Access records dropped because the sinks were too slow.");
     describe_counter!(RECORDS_LOST, "Access records that a sink could not write.");

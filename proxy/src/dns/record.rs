@@ -12,12 +12,15 @@ use sidegate_api::{
 use sidegate_policy::{NameDecision, PolicySet, Predicate, Reason, Verdict};
 
 use super::{message::Question, question::Told, server::Arrival};
-use crate::{addrs::OriginalDst, clock, server::Gate};
+use crate::{addrs::OriginalDst, clock, metrics, server::Gate};
 
 /// The record of one question, opened when it arrives; written when dropped.
 pub(super) struct QuestionRecord {
     gate: Arc<Gate>,
     started: Instant,
+    verdict: Verdict,
+    reason: Reason,
+    /// Everything else; `verdict` and `reason` are put in at the end.
     record: AccessRecord,
     answered: bool,
 }
@@ -38,10 +41,10 @@ impl QuestionRecord {
             tls: None,
             dns: None,
             http: None,
-            verdict: "denied".to_owned(),
+            verdict: String::new(),
             policy: None,
             rule: None,
-            reason: Reason::Internal.word().to_owned(),
+            reason: String::new(),
             explanation: None,
             generation: gate.policies.current().generation().0,
             bytes_sent: 0,
@@ -49,7 +52,14 @@ impl QuestionRecord {
             duration_ms: 0.0,
             close_reason: CloseReason::Internal,
         };
-        QuestionRecord { gate: gate.clone(), started: Instant::now(), record, answered: false }
+        QuestionRecord {
+            gate: gate.clone(),
+            started: Instant::now(),
+            verdict: Verdict::Denied,
+            reason: Reason::Internal,
+            record,
+            answered: false,
+        }
     }
 
     /// What was asked.
@@ -75,20 +85,17 @@ impl QuestionRecord {
 
     /// The verdict where no rule was asked, or what became of it since.
     pub(super) fn conclude(&mut self, verdict: Verdict, reason: Reason) {
-        let (word, close) = match verdict {
-            Verdict::Allowed => ("allowed", CloseReason::Done),
-            Verdict::WouldDeny => ("would-deny", CloseReason::Done),
-            Verdict::Denied => ("denied", CloseReason::Denied),
+        (self.verdict, self.reason) = (verdict, reason);
+        self.record.close_reason = match verdict {
+            Verdict::Allowed | Verdict::WouldDeny => CloseReason::Done,
+            Verdict::Denied => CloseReason::Denied,
         };
-        self.record.verdict = word.to_owned();
-        self.record.reason = reason.word().to_owned();
-        self.record.close_reason = close;
         self.record.explanation = (verdict != Verdict::Allowed).then(|| sentence(reason));
     }
 
     /// Allowed, but the resolvers could not tell.
     pub(super) fn unresolved(&mut self, reason: Reason) {
-        self.record.reason = reason.word().to_owned();
+        self.reason = reason;
         self.record.close_reason = CloseReason::ConnectFailed;
         self.record.explanation = Some(sentence(reason));
     }
@@ -120,6 +127,9 @@ impl Drop for QuestionRecord {
             // Its task was dropped while it waited: the proxy goes down.
             self.record.close_reason = CloseReason::Drained;
         }
+        metrics::question(self.verdict, self.reason);
+        self.record.verdict = metrics::verdict_word(self.verdict).to_owned();
+        self.record.reason = self.reason.word().to_owned();
         self.record.duration_ms = self.started.elapsed().as_secs_f64() * 1000.0;
         self.gate.access_log.write(self.record.clone());
     }
