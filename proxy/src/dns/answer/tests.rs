@@ -1,6 +1,7 @@
 //! Answers from honest, broken and hostile resolvers. A fixture is named for its fault.
 
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -185,4 +186,27 @@ fn a_compression_loop_ends() {
     bytes[7] = 1; // one answer, whose owner points at itself
     bytes.extend_from_slice(&[0xc0, here, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 1]);
     assert_eq!(asked(Family::V4).read(&bytes), Ok(Answer::Failed));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_or_give_too_much(
+        kept in 0_usize..=120,
+        rest in proptest::collection::vec(any::<u8>(), 0..600),
+        counts in any::<[u8; 2]>(),
+    ) {
+        let records = vec![alias("api.shop.test.", 60, "b.test."), a("b.test.", 60, 1), a("b.test.", 60, 2)];
+        let mut bytes = answer(records).to_vec().unwrap();
+        bytes.truncate(kept);
+        bytes.extend_from_slice(&rest);
+        for (place, count) in [7, 9].into_iter().zip(counts) {
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte = count;
+            }
+        }
+        if let Ok(Answer::Addresses { addresses, .. }) = asked(Family::V4).read(&bytes) {
+            prop_assert!((1..=ADDRESSES).contains(&addresses.len()));
+            prop_assert!(addresses.iter().all(IpAddr::is_ipv4));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Questions from careless and hostile applications. A fixture is named for its fault.
 
 use hickory_proto::rr::rdata::{OPT, opt::EdnsOption};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -164,6 +165,30 @@ fn what_does_not_fit_is_truncated_whole() {
     let message = Message::from_vec(&parsed.response(reply, 65_535)).unwrap();
     assert!(!message.metadata.truncation);
     assert_eq!(message.answers.len(), 64);
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_it_is_answered_in_kind_or_not_at_all(
+        kept in 0_usize..=60,
+        rest in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut bytes = question(|m| {
+            m.set_edns(edns(1232));
+        });
+        bytes.truncate(kept);
+        bytes.extend_from_slice(&rest);
+        let response = match parse_question(&bytes) {
+            Ok(parsed) => Some(parsed.response(Reply::NoRecords, parsed.udp_limit())),
+            Err(refusal) => refusal.response,
+        };
+        if let Some(response) = response {
+            let message = Message::from_vec(&response).unwrap();
+            prop_assert_eq!(&response[..2], &bytes[..2], "the id");
+            prop_assert_eq!(message.metadata.message_type, MessageType::Response);
+            prop_assert!(message.answers.is_empty() && response.len() <= bytes.len().max(HEADER) + 11);
+        }
+    }
 }
 
 #[test]
