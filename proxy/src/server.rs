@@ -20,7 +20,11 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     addrs::OriginalDst,
-    connection::{Worker, accept::accept_all, connect::dial},
+    connection::{
+        Worker,
+        accept::accept_all,
+        connect::{Dialler, dial},
+    },
     dns::{
         Names, Resolver, SyntheticAddresses,
         server::{serve_tcp, serve_udp},
@@ -70,6 +74,7 @@ pub struct Gate {
 pub struct Running {
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
+    access_log: AccessLog,
 }
 
 /// How long connections that were told to close at the end of a drain may take to do so.
@@ -81,18 +86,23 @@ impl Running {
     /// # Errors
     /// A listener can't be taken over, or the system has no event loop or thread to give.
     pub fn start(gate: Arc<Gate>, listeners: Listeners) -> io::Result<Running> {
+        Self::start_with(gate, listeners, Arc::new(dial))
+    }
+
+    /// As [`Running::start`], with a stated way of opening sockets.
+    fn start_with(gate: Arc<Gate>, listeners: Listeners, dial: Arc<Dialler>) -> io::Result<Running> {
         let meters = Arc::new(Meters::new());
         let limits = Arc::new(Limits::new(&gate.settings));
         let shares = share(listeners, gate.settings.workers.max(1))?;
         let (stop, stopped) = watch::channel(None);
-        let mut running = Running { stop, threads: Vec::new() };
+        let mut running = Running { stop, threads: Vec::new(), access_log: gate.access_log.clone() };
         for (number, share) in shares.into_iter().enumerate() {
             let worker = Arc::new(Worker {
                 gate: Arc::clone(&gate),
                 meters: Arc::clone(&meters),
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
-                dial: Box::new(dial),
+                dial: Arc::clone(&dial),
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let sockets = share.open(&runtime)?;
@@ -106,9 +116,11 @@ impl Running {
         Ok(running)
     }
 
-    /// Stops accepting, lets live connections end within `deadline`, closes the rest, joins the threads.
+    /// Stops accepting, lets live connections end within `deadline`, closes the rest, joins the threads. When it
+    /// returns, every record has reached the sinks.
     pub fn drain(mut self, deadline: Duration) {
         self.stop(deadline);
+        self.access_log.finish();
     }
 
     fn stop(&mut self, deadline: Duration) {
@@ -213,3 +225,6 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
     }
     serving.shutdown().await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ mod scratch;
 mod tests;
 mod version_gate;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 /// What the connections of one worker share.
 pub(crate) struct Worker {
@@ -33,5 +33,6 @@ pub(crate) struct Worker {
     pub(crate) meters: Arc<Meters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) live: Arc<live::Registry>,
-    pub(crate) dial: Box<connect::Dialler>,
+    /// How sockets towards the far end are opened.
+    pub(crate) dial: Arc<connect::Dialler>,
 }

@@ -18,7 +18,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Worker, accept::accept_all, connect::dial};
+use super::{
+    Worker,
+    accept::accept_all,
+    connect::{Dialler, dial},
+};
 use crate::{
     access_log::{AccessLog, Sink},
     addrs::{OriginalDst, UpstreamAddr},
@@ -54,6 +58,12 @@ impl Net {
         self.dialled.lock().unwrap().iter().map(SocketAddr::to_string).collect()
     }
 
+    /// Opens sockets in this network.
+    pub(crate) fn dialler(&self) -> Arc<Dialler> {
+        let net = self.clone();
+        Arc::new(move |address| net.dial(address))
+    }
+
     fn dial(&self, address: UpstreamAddr) -> super::dial::Attempt<TcpStream> {
         self.dialled.lock().unwrap().push(address.socket_addr());
         match self.routes.lock().unwrap().get(&address.socket_addr()) {
@@ -65,6 +75,13 @@ impl Net {
 
 #[derive(Clone, Default)]
 pub(crate) struct Records(Arc<Mutex<Vec<AccessRecord>>>);
+
+impl Records {
+    /// Those written so far with a verdict.
+    pub(crate) fn of(&self, verdict: &str) -> Vec<AccessRecord> {
+        self.0.lock().unwrap().iter().filter(|record| record.verdict == verdict).cloned().collect()
+    }
+}
 
 impl Sink for Records {
     fn record(&mut self, record: &AccessRecord) {
@@ -79,54 +96,94 @@ pub(crate) struct World {
     pub(crate) proxy: SocketAddr,
     pub(crate) questions: Arc<Mutex<Vec<String>>>,
     records: Records,
-    /// What the next captured connections want.
-    wanted: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    wanted: Wanted,
     _running: JoinSet<()>,
 }
 
 /// Names that exist, by family.
 type Zone = &'static [(&'static str, &'static [&'static str])];
 
+/// Where captured connections meant to go, by their source.
+#[derive(Clone, Default)]
+pub(crate) struct Wanted(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
+
+impl Wanted {
+    fn of(&self, stream: &TcpStream) -> io::Result<OriginalDst> {
+        let wanted = self.0.lock().unwrap().get(&stream.peer_addr()?).copied();
+        assert_ne!(wanted, Some(PANIC), "asked to panic");
+        assert!(stream.nodelay()?, "Nagle's algorithm is on");
+        wanted.map(OriginalDst::new).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A connection to `proxy` that meant to go to `destination`.
+    pub(crate) async fn connect(&self, proxy: SocketAddr, destination: Option<SocketAddr>) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        if let Some(destination) = destination {
+            self.0.lock().unwrap().insert(socket.local_addr().unwrap(), destination);
+        }
+        socket.connect(proxy).await.unwrap()
+    }
+}
+
+/// What the stages share, over a policy and a resolver of the test's own.
+pub(crate) fn gate(
+    yaml: &str,
+    resolver: Resolver,
+    settings: Settings,
+    (records, wanted): (&Records, &Wanted),
+) -> Arc<Gate> {
+    let wanted = wanted.clone();
+    Arc::new(Gate {
+        policies: PolicyStore::new(policies(yaml, 1)),
+        resolver,
+        synthetic: SyntheticAddresses::default(),
+        names: Names::new(60),
+        access_log: AccessLog::start(vec![Box::new(records.clone())]),
+        original_dst: Arc::new(move |stream| wanted.of(stream)),
+        workload: Some("spiffe://example.org/ns/test/sa/app".into()),
+        settings,
+    })
+}
+
+/// Waits until `count` records are written; there must never be more.
+pub(crate) async fn written(gate: &Gate, records: &Records, count: usize) -> Vec<AccessRecord> {
+    loop {
+        gate.access_log.finish();
+        let records = records.0.lock().unwrap().clone();
+        assert!(records.len() <= count, "more records than connections: {records:#?}");
+        if records.len() == count {
+            return records;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 impl World {
     pub(crate) async fn start(yaml: &str, zone: Zone) -> World {
-        Self::with_settings(yaml, zone, Settings { workers: 1, ..Settings::default() }).await
+        Self::with_settings(yaml, zone, Settings::default()).await
     }
 
     pub(crate) async fn with_settings(yaml: &str, zone: Zone, settings: Settings) -> World {
         let (resolver, questions, mut running) = resolver(zone).await;
-        let records = Records::default();
-        let wanted: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>> = Arc::default();
-        let asked = Arc::clone(&wanted);
-        let gate = Arc::new(Gate {
-            policies: PolicyStore::new(policies(yaml, 1)),
-            resolver,
-            synthetic: SyntheticAddresses::default(),
-            names: Names::new(60),
-            access_log: AccessLog::start(vec![Box::new(records.clone())]),
-            original_dst: Arc::new(move |stream| {
-                let source = stream.peer_addr()?;
-                let wanted = asked.lock().unwrap().get(&source).copied();
-                assert_ne!(wanted, Some(PANIC), "asked to panic");
-                wanted.map(OriginalDst::new).ok_or_else(|| io::ErrorKind::NotFound.into())
-            }),
-            workload: Some("spiffe://example.org/ns/test/sa/app".into()),
-            settings: settings.clone(),
-        });
+        let (records, wanted) = (Records::default(), Wanted::default());
+        let gate = gate(yaml, resolver, settings, (&records, &wanted));
         let net = Net::default();
-        let dialling = net.clone();
         let worker = Arc::new(Worker {
             meters: Arc::new(Meters::new()),
-            limits: Arc::new(Limits::new(&settings)),
+            limits: Arc::new(Limits::new(&gate.settings)),
             live: Arc::default(),
-            dial: Box::new(move |address| dialling.dial(address)),
+            dial: net.dialler(),
             gate,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let proxy = listener.local_addr().unwrap();
         let (accepting, watching) = (Arc::clone(&worker), Arc::clone(&worker));
         running.spawn(async move { accept_all(&accepting, listener).await });
-        running
-            .spawn(async move { watching.live.watch(&watching.gate.policies, settings.idle_timeout).await });
+        running.spawn(async move {
+            watching.live.watch(&watching.gate.policies, watching.gate.settings.idle_timeout).await;
+        });
         World { worker, net, proxy, questions, records, wanted, _running: running }
     }
 
@@ -143,26 +200,12 @@ impl World {
     }
 
     pub(crate) async fn client_to(&self, destination: Option<SocketAddr>) -> TcpStream {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let source = socket.local_addr().unwrap();
-        if let Some(destination) = destination {
-            self.wanted.lock().unwrap().insert(source, destination);
-        }
-        socket.connect(self.proxy).await.unwrap()
+        self.wanted.connect(self.proxy, destination).await
     }
 
-    /// Waits until `count` records are written; there must never be more.
+    /// As [`written`].
     pub(crate) async fn records(&self, count: usize) -> Vec<AccessRecord> {
-        loop {
-            self.worker.gate.access_log.finish();
-            let records = self.records.0.lock().unwrap().clone();
-            assert!(records.len() <= count, "more records than connections: {records:#?}");
-            if records.len() == count {
-                return records;
-            }
-            tokio::task::yield_now().await;
-        }
+        written(&self.worker.gate, &self.records, count).await
     }
 
     pub(crate) async fn record(&self) -> AccessRecord {
