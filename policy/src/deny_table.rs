@@ -170,9 +170,9 @@ const NAMES_V4: &[Line<Ipv4Net>] = &[
     v4(100, 64, 0, 0, 10, Private), // shared address space, RFC 6598
     v4(172, 16, 0, 0, 12, Private),
     v4(192, 168, 0, 0, 16, Private),
-    v4(192, 0, 2, 0, 24, Reserved), // documentation, RFC 5737
-    v4(198, 51, 100, 0, 24, Reserved),
-    v4(203, 0, 113, 0, 24, Reserved),
+    v4(192, 0, 2, 0, 24, Private), // documentation, RFC 5737: not routed publicly, so in use they are a private network
+    v4(198, 51, 100, 0, 24, Private),
+    v4(203, 0, 113, 0, 24, Private),
     v4(192, 88, 99, 0, 24, Reserved), // 6to4 relays, RFC 7526
 ];
 
@@ -196,8 +196,8 @@ const EVERYWHERE_V6: &[Line<Ipv6Net>] = &[
 /// IPv6 denied for names besides. Of what remains, only global unicast (2000::/3) is reachable by a name.
 const NAMES_V6: &[Line<Ipv6Net>] = &[
     v6([0xfc00, 0, 0, 0], [0; 4], 7, Private),
-    v6([0x2001, 0xdb8, 0, 0], [0; 4], 32, Reserved), // documentation, RFC 3849 and RFC 9637
-    v6([0x3fff, 0, 0, 0], [0; 4], 20, Reserved),
+    v6([0x2001, 0xdb8, 0, 0], [0; 4], 32, Private), // documentation, RFC 3849 and RFC 9637
+    v6([0x3fff, 0, 0, 0], [0; 4], 20, Private),
     v6([0x2001, 2, 0, 0], [0; 4], 48, Reserved), // benchmarks, RFC 5180
     v6([0x2001, 0x10, 0, 0], [0; 4], 28, Reserved), // ORCHID, RFC 4843 and RFC 7343
     v6([0x2001, 0x20, 0, 0], [0; 4], 28, Reserved),

@@ -72,8 +72,8 @@ reasons! {
     AddressUnspecified, "address-unspecified", Policy, "The unspecified address is denied by the fixed table.", "";
     AddressMulticast, "address-multicast", Policy, "Multicast is denied by the fixed table.", "";
     AddressBroadcast, "address-broadcast", Policy, "Broadcast is denied by the fixed table.", "";
-    AddressReserved, "address-reserved", Policy, "A reserved or documentation address.", "";
-    AddressPrivate, "address-private", Policy, "The name leads to a private, shared (CGNAT) or ULA address.", "If that is intended, say `private: true` beside the host.";
+    AddressReserved, "address-reserved", Policy, "An address of a reserved range.", "";
+    AddressPrivate, "address-private", Policy, "The name leads to an address that is not public: private, shared (CGNAT), ULA or documentation.", "If that is intended, say `private: true` beside the host.";
     AddressEmbedded, "address-embedded", Policy, "An IPv6 form that embeds an IPv4 address (mapped, NAT64, 6to4, Teredo).", "Use the IPv4 address itself.";
 
     HostInvalid, "host-invalid", Application, "The host name is not a valid, canonical DNS name.", "Send a valid DNS name (A-labels, letters, digits and hyphens).";
