@@ -21,9 +21,10 @@ use crate::{
     access_log::AccessLog,
     addrs::OriginalDst,
     connection::{
-        Worker,
+        LiveConnection, Worker,
         accept::accept_all,
         connect::{Dialler, dial},
+        live::Registry,
     },
     dns::{
         Names, Resolver, SyntheticAddresses,
@@ -75,6 +76,18 @@ pub struct Running {
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
     access_log: AccessLog,
+    live: Vec<Arc<Registry>>,
+}
+
+/// A view of the connections that live. Cheap to clone; outlives the proxy, and is then empty.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<[Arc<Registry>]>);
+
+impl Connections {
+    /// Those that were permitted, worker by worker.
+    pub fn tell(&self) -> Vec<LiveConnection> {
+        self.0.iter().flat_map(|registry| registry.tell()).collect()
+    }
 }
 
 /// How long connections that were told to close at the end of a drain may take to do so.
@@ -95,7 +108,8 @@ impl Running {
         let limits = Arc::new(Limits::new(&gate.settings));
         let shares = share(listeners, gate.settings.workers.max(1))?;
         let (stop, stopped) = watch::channel(None);
-        let mut running = Running { stop, threads: Vec::new(), access_log: gate.access_log.clone() };
+        let access_log = gate.access_log.clone();
+        let mut running = Running { stop, threads: Vec::new(), access_log, live: Vec::new() };
         for (number, share) in shares.into_iter().enumerate() {
             let worker = Arc::new(Worker {
                 gate: Arc::clone(&gate),
@@ -106,6 +120,7 @@ impl Running {
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let sockets = share.open(&runtime)?;
+            running.live.push(Arc::clone(&worker.live));
             let stopped = stopped.clone();
             let work = move || {
                 runtime.block_on(serve(worker, sockets, stopped));
@@ -114,6 +129,11 @@ impl Running {
             running.threads.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
         }
         Ok(running)
+    }
+
+    /// A view of the connections that live.
+    pub fn connections(&self) -> Connections {
+        Connections(self.live.clone().into())
     }
 
     /// Stops accepting, lets live connections end within `deadline`, closes the rest, joins the threads. When it

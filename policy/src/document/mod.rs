@@ -6,11 +6,14 @@ mod findings;
 mod read;
 mod rule;
 mod scalar;
+mod section;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod tree;
 mod write;
+
+pub use section::{Section, read_sections};
 
 use std::ops::{Range, RangeInclusive};
 

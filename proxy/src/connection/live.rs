@@ -1,6 +1,7 @@
 //! The connections that live on one worker: judged again when the policy changes, closed when nothing moves.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
@@ -20,7 +21,7 @@ use super::{
     decide::{Carried, Facts, Permit, TlsVersion, decide_again},
     explain::explain,
 };
-use crate::{addrs::UpstreamAddr, clock::today, policy_store::PolicyStore};
+use crate::{addrs::UpstreamAddr, clock::today, metrics::verdict_word, policy_store::PolicyStore};
 
 /// The idle timeout is checked this many times within its length, or more: one coarse timer for all connections.
 const SWEEPS: u32 = 8;
@@ -63,6 +64,28 @@ impl Judgement {
             generation: 0,
         }
     }
+}
+
+/// What is told of a permitted connection that lives.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveConnection {
+    /// Where the client meant to go.
+    pub original_dst: SocketAddr,
+    /// The host name, where one is known.
+    pub host: Option<String>,
+    /// Where the proxy went; `None` while it connects.
+    pub upstream: Option<SocketAddr>,
+    /// `allowed` or `would-deny`.
+    pub verdict: &'static str,
+    /// The stable word.
+    pub reason: &'static str,
+    /// The deciding policy.
+    pub policy: Option<Box<str>>,
+    /// The deciding rule.
+    pub rule: Option<Box<str>>,
+    /// Generation of the policy set that judged last.
+    pub generation: u64,
 }
 
 /// One connection as its worker sees it.
@@ -147,6 +170,23 @@ impl Live {
         }
     }
 
+    /// What can be told of it; `None` until it is permitted.
+    fn tell(&self) -> Option<LiveConnection> {
+        let held = lock(&self.standing);
+        let standing = held.as_ref()?;
+        let Judgement { verdict, reason, policy, rule, generation, .. } = &standing.judgement;
+        Some(LiveConnection {
+            original_dst: standing.facts.original.socket_addr(),
+            host: standing.facts.host.as_ref().map(|(_, host)| host.to_string()),
+            upstream: standing.upstream.map(UpstreamAddr::socket_addr),
+            verdict: verdict_word(*verdict),
+            reason: reason.word(),
+            policy: policy.clone(),
+            rule: rule.clone(),
+            generation: *generation,
+        })
+    }
+
     /// The last judgement of the policy, if there was one.
     pub(crate) fn last_judgement(&self) -> Option<Judgement> {
         lock(&self.standing).as_ref().map(|standing| standing.judgement.clone())
@@ -220,6 +260,11 @@ impl Registry {
         };
         slots.live[slot as usize] = Some(Arc::clone(&live));
         Entry { live, registry: Arc::clone(self), slot }
+    }
+
+    /// What can be told of those that are permitted.
+    pub(crate) fn tell(&self) -> Vec<LiveConnection> {
+        lock(&self.slots).live.iter().flatten().filter_map(|live| live.tell()).collect()
     }
 
     /// How many live.

@@ -12,7 +12,7 @@ pub mod classify;
 pub mod connect;
 pub mod decide;
 mod dial;
-mod explain;
+pub(crate) mod explain;
 mod farewell;
 mod link;
 pub(crate) mod live;
@@ -26,6 +26,8 @@ mod tests;
 mod version_gate;
 #[cfg(test)]
 pub(crate) mod world;
+
+pub use live::LiveConnection;
 
 /// What the connections of one worker share.
 pub(crate) struct Worker {

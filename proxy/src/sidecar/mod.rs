@@ -1,1 +1,328 @@
 //! `sidegate-proxy serve`: configuration, reload, readiness, metrics, admin.
+
+pub mod config;
+mod endpoints;
+pub mod health;
+mod kernel;
+pub mod listen;
+pub mod logging;
+mod policies;
+mod reload;
+mod status;
+mod watch;
+mod web;
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sidegate_policy::{CompileOptions, Diagnostic, Generation, PolicySet};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use self::{config::Config, listen::ListenError, reload::RELOADS};
+use self::{
+    endpoints::Sources,
+    kernel::Kernel,
+    listen::Purpose,
+    policies::{Contents, PolicyFiles},
+    reload::Reloader,
+    status::{ReloadResult, Status},
+    web::Door,
+};
+use crate::{
+    access_log::{AccessLog, JsonLines, Sink},
+    dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
+    metrics as meters,
+    policy_store::PolicyStore,
+    redirect::{RedirectError, original_dst},
+    server::{Gate, Listeners, Running},
+};
+
+/// Version and source of this build; always 1.
+pub const BUILD: &str = "sidegate_build_info";
+
+/// Why the proxy did not start. Nothing was served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Policies are wrong; every diagnostic.
+    #[error("{} in the policies", errors(.0.len()))]
+    Policies(Vec<Diagnostic>),
+    /// A listener is not to be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The access log can't be opened.
+    #[error("access log {path}: {source}; change `accessLog`")]
+    AccessLog {
+        /// Where.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// No resolver is configured and the system names none.
+    #[error("no resolver: {0}; name one in `resolvers`")]
+    Resolvers(io::Error),
+    /// The redirect rules are to be kept and can't be.
+    #[error("redirect rules: {0}")]
+    Redirect(#[from] RedirectError),
+    /// The system refuses something else.
+    #[error("{purpose}: {source}")]
+    System {
+        /// What was attempted.
+        purpose: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. Returns when every connection has ended and every record is written.
+///
+/// # Errors
+/// The proxy could not start.
+pub fn serve(mut config: Config) -> Result<(), StartError> {
+    let system = |purpose| move |source| StartError::System { purpose, source };
+    if let Err(error) = crate::limits::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of descriptors can't be raised");
+    }
+    let metrics = install_metrics();
+    let doors = Doors::open(&mut config)?;
+    let (first, tried, options) = load(&config)?;
+    let gate = Arc::new(open_gate(&config, first.set)?);
+    let status = Arc::new(Status::default());
+    if let Some(documents) = first.documents {
+        status.applied(gate.policies.current().generation(), documents);
+        reload::counted(ReloadResult::Applied);
+    }
+    let kernel = Kernel::open(&config, &gate)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("event loop"))?;
+    runtime.block_on(async {
+        let signals = Signals::listen().map_err(system("signals"))?;
+        let files = PolicyFiles { paths: config.policies.clone() };
+        let watch = watch::Watch::new(&config.policies);
+        let running = Running::start(Arc::clone(&gate), doors.listeners).map_err(system("worker threads"))?;
+        let sources = Arc::new(Sources {
+            status: Arc::clone(&status),
+            gate: Arc::clone(&gate),
+            config: config.clone(),
+            connections: running.connections(),
+            metrics,
+        });
+        serve_endpoints(&sources, doors.ready, doors.metrics, doors.admin).map_err(system("endpoints"))?;
+        let reloader =
+            Reloader { gate: Arc::clone(&gate), status: Arc::clone(&status), files, options, tried, kernel };
+        tokio::spawn(reloader.run(watch, signals.hangup));
+        status.serving();
+        banner(&config, &gate, &status);
+        stopped(signals.terminate, signals.interrupt).await;
+        status.draining();
+        drain(running, config.settings.drain_timeout).await;
+        Ok::<(), StartError>(())
+    })?;
+    gate.access_log.finish();
+    tracing::info!("stopped");
+    if let Some(path) = &config.admin_socket {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Everything that listens, bound before anything is served.
+struct Doors {
+    listeners: Listeners,
+    ready: std::net::TcpListener,
+    metrics: std::net::TcpListener,
+    admin: Option<std::os::unix::net::UnixListener>,
+}
+
+impl Doors {
+    /// Binds everything and writes the ports that the system chose into the configuration.
+    fn open(config: &mut Config) -> Result<Doors, ListenError> {
+        let each = config.settings.workers;
+        let outbound = Purpose { what: "outbound listener", field: "listen.outbound" };
+        let dns = Purpose { what: "DNS listener", field: "listen.dns" };
+        let ready = Purpose { what: "readiness listener", field: "listen.ready" };
+        let metrics = Purpose { what: "metrics listener", field: "listen.metrics" };
+        let listen = &mut config.listen;
+        let mut listeners = Listeners::default();
+        (listeners.outbound, listen.outbound) = listen::loopback_tcp(outbound, listen.outbound, each)?;
+        (listeners.dns_udp, listeners.dns_tcp, listen.dns) = listen::loopback_both(dns, listen.dns, each)?;
+        let ready = listen::tcp(ready, listen.ready)?;
+        let metrics = listen::tcp(metrics, listen.metrics)?;
+        listen.ready = ready.local_addr().unwrap_or(listen.ready);
+        listen.metrics = metrics.local_addr().unwrap_or(listen.metrics);
+        let admin = config.admin_socket.as_deref().map(listen::admin).transpose()?;
+        Ok(Doors { listeners, ready, metrics, admin })
+    }
+}
+
+/// The first policies; `documents` is `None` when there is none yet.
+struct First {
+    set: PolicySet,
+    documents: Option<Vec<status::DocumentSummary>>,
+}
+
+fn load(config: &Config) -> Result<(First, Contents, CompileOptions), StartError> {
+    let options = CompileOptions {
+        workload: config.workload.clone(),
+        generation: Generation(1),
+        own_listeners: own_listeners(config),
+        ..CompileOptions::default()
+    };
+    let contents = PolicyFiles { paths: config.policies.clone() }.read();
+    if contents.is_empty() {
+        tracing::warn!("no policy is there yet: everything is denied until one appears");
+        return Ok((First { set: PolicySet::empty(Generation(0)), documents: None }, contents, options));
+    }
+    let loaded = contents.compile(&options).map_err(StartError::Policies)?;
+    Ok((First { set: loaded.set, documents: Some(loaded.documents) }, contents, options))
+}
+
+fn own_listeners(config: &Config) -> Vec<SocketAddr> {
+    let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+    let listen = &config.listen;
+    vec![any(listen.outbound), any(listen.dns), any(listen.ready.port()), any(listen.metrics.port())]
+}
+
+fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
+    let mut settings = config.settings.clone();
+    if settings.resolvers.is_empty() {
+        settings.resolvers = ResolvConf::system().map_err(StartError::Resolvers)?.servers;
+    }
+    let sink: Box<dyn Sink> = match &config.access_log {
+        config::Target::Stdout => Box::new(JsonLines::stdout()),
+        config::Target::File(path) => Box::new(
+            JsonLines::file(path)
+                .map_err(|source| StartError::AccessLog { path: path.display().to_string(), source })?,
+        ),
+    };
+    let synthetic = match &config.state {
+        Some(folder) => SyntheticAddresses::load(&folder.join("synthetic-addresses")),
+        None => SyntheticAddresses::default(),
+    };
+    Ok(Gate {
+        policies: PolicyStore::new(first),
+        resolver: Resolver::new(settings.resolvers.clone()),
+        synthetic,
+        names: Names::new(settings.dns_names_per_minute),
+        access_log: AccessLog::start(vec![sink]),
+        settings,
+        original_dst: Arc::new(|stream| original_dst(stream)),
+        workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
+    })
+}
+
+/// Buckets in seconds, of connections' lives and of connecting.
+const LIVES: [f64; 10] = [0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
+const CONNECTS: [f64; 10] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+fn install_metrics() -> PrometheusHandle {
+    let lives = Matcher::Full(meters::DURATION.to_owned());
+    let connects = Matcher::Full(meters::CONNECT.to_owned());
+    let builder = PrometheusBuilder::new();
+    let builder = builder.set_buckets_for_metric(lives, &LIVES).expect("there are buckets");
+    let builder = builder.set_buckets_for_metric(connects, &CONNECTS).expect("there are buckets");
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // In tests another recorder may be there; the endpoints then show nothing, which they can tell.
+    let _ = metrics::set_global_recorder(recorder);
+    metrics::describe_gauge!(BUILD, "Version of this build; always 1.");
+    metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::describe_counter!(RELOADS, "Attempts to apply policies, by result.");
+    handle
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+fn serve_endpoints(
+    sources: &Arc<Sources>,
+    ready: std::net::TcpListener,
+    metrics: std::net::TcpListener,
+    admin: Option<std::os::unix::net::UnixListener>,
+) -> io::Result<()> {
+    let ready = Door::Tcp(tokio::net::TcpListener::from_std(ready)?);
+    let scrape = Door::Tcp(tokio::net::TcpListener::from_std(metrics)?);
+    tokio::spawn(web::serve(ready, endpoints::readiness(Arc::clone(sources))));
+    tokio::spawn(web::serve(scrape, endpoints::scrape(Arc::clone(sources))));
+    if let Some(admin) = admin {
+        let admin = Door::Unix(tokio::net::UnixListener::from_std(admin)?);
+        tokio::spawn(web::serve(admin, endpoints::admin(Arc::clone(sources))));
+    }
+    let upkeep = sources.metrics.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            tick.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(())
+}
+
+async fn stopped(mut terminate: Signal, mut interrupt: Signal) {
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "draining: no new connections are taken");
+}
+
+async fn drain(running: Running, deadline: Duration) {
+    // Joins threads, which must not keep the endpoints from answering.
+    let _ = tokio::task::spawn_blocking(move || running.drain(deadline)).await;
+}
+
+/// One line that says what stands here and what is enforced.
+fn banner(config: &Config, gate: &Gate, status: &Status) {
+    let (applied, _) = status.policy();
+    let documents = applied.map(|applied| applied.documents).unwrap_or_default();
+    let audits = documents.iter().filter(|document| document.audit).count();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        generation = gate.policies.current().generation().0,
+        policies = documents.len(),
+        audits,
+        outbound = config.listen.outbound,
+        dns = config.listen.dns,
+        ready = %config.listen.ready,
+        metrics = %config.listen.metrics,
+        admin = %config.admin_socket.as_deref().unwrap_or(Path::new("-")).display(),
+        workers = config.settings.workers,
+        "serving: outbound TCP and DNS are judged; deny by default, TLS 1.3 unless a rule exempts",
+    );
+    for document in documents.iter().filter(|document| document.audit) {
+        tracing::warn!(
+            policy = document.name,
+            "this policy is in audit mode: what it would deny passes and is recorded"
+        );
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub fn errors(count: usize) -> String {
+    if count == 1 { "1 error".to_owned() } else { format!("{count} errors") }
+}
+
+/// What a configuration and its policies come to, as pretty JSON.
+///
+/// # Errors
+/// Every diagnostic of the policies.
+pub fn check(config: &Config) -> Result<String, Vec<Diagnostic>> {
+    let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
+    let contents = PolicyFiles { paths: config.policies.clone() }.read();
+    let documents = if contents.is_empty() { Vec::new() } else { contents.compile(&options)?.documents };
+    let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
+    Ok(serde_json::to_string_pretty(&summary).unwrap_or_default())
+}

@@ -1,0 +1,106 @@
+//! Policies that change while the proxy runs: applied whole or refused whole, never in between.
+
+use std::sync::Arc;
+
+use sidegate_policy::{CompileOptions, Diagnostic, Generation, Source};
+use tokio::signal::unix::Signal;
+
+use super::{
+    kernel::Kernel,
+    policies::{Contents, Loaded, PolicyFiles},
+    status::{ReloadResult, Status},
+    watch::Watch,
+};
+use crate::server::Gate;
+
+/// Attempts to apply policies, by `result`: `applied` or `refused`.
+pub const RELOADS: &str = "sidegate_policy_reload_total";
+
+/// Follows the policy files of a running gate.
+pub(super) struct Reloader {
+    pub(super) gate: Arc<Gate>,
+    pub(super) status: Arc<Status>,
+    pub(super) files: PolicyFiles,
+    /// What compiling needs; the generation is set anew each time.
+    pub(super) options: CompileOptions,
+    /// What was tried last, so that a touched file is no change.
+    pub(super) tried: Contents,
+    pub(super) kernel: Kernel,
+}
+
+impl Reloader {
+    /// Follows the files and SIGHUP for as long as it is polled.
+    pub(super) async fn run(mut self, mut watch: Watch, mut hangup: Signal) {
+        loop {
+            let asked = tokio::select! {
+                () = watch.changed() => false,
+                news = hangup.recv() => news.is_some(),
+            };
+            let files = self.files.clone();
+            let Ok(contents) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
+            if asked || contents != self.tried {
+                self.tried = contents.clone();
+                self.apply(contents).await;
+            }
+        }
+    }
+
+    async fn apply(&self, contents: Contents) {
+        let generation = Generation(self.gate.policies.current().generation().0 + 1);
+        let options = CompileOptions { generation, ..self.options.clone() };
+        let compiled = tokio::task::spawn_blocking(move || contents.compile(&options)).await;
+        let compiled = compiled.unwrap_or_else(|_| Err(vec![crashed()]));
+        // Datagrams first: a policy that the kernel does not follow must not seem to be in force.
+        let followed = compiled.and_then(|loaded| {
+            self.kernel.follow(&self.gate.policies.current(), &loaded.set)?;
+            Ok(loaded)
+        });
+        match followed {
+            Ok(loaded) => self.accept(loaded),
+            Err(diagnostics) => self.refuse(diagnostics),
+        }
+    }
+
+    fn accept(&self, loaded: Loaded) {
+        let generation = loaded.set.generation();
+        tracing::info!(
+            generation = generation.0,
+            documents = loaded.documents.len(),
+            "new policies judge from now on"
+        );
+        self.gate.policies.replace(loaded.set);
+        self.status.applied(generation, loaded.documents);
+        counted(ReloadResult::Applied);
+    }
+
+    fn refuse(&self, diagnostics: Vec<Diagnostic>) {
+        for diagnostic in &diagnostics {
+            let Diagnostic { code, file, line, column, message, fix, .. } = diagnostic;
+            tracing::error!(code, %file, line, column, fix, "policy refused: {message}");
+        }
+        let generation = self.gate.policies.current().generation().0;
+        tracing::error!(
+            errors = diagnostics.len(),
+            generation,
+            "new policies were refused whole; the old ones judge on"
+        );
+        self.status.refused(diagnostics);
+        counted(ReloadResult::Refused);
+    }
+}
+
+/// Counts one attempt.
+pub(super) fn counted(result: ReloadResult) {
+    metrics::counter!(RELOADS, "result" => result.word()).increment(1);
+}
+
+fn crashed() -> Diagnostic {
+    let source = Source::new("policies", "");
+    Diagnostic::new(
+        &source,
+        "internal",
+        0..0,
+        "the policies could not be compiled",
+        "Please report it with the log.",
+    )
+}
