@@ -25,6 +25,7 @@ pub const RULES: &[Rule] = &[
     ("tests never sleep", sources::sleeping),
     ("no test is ignored", sources::ignored),
     ("no note of something left to do", sources::notes),
+    ("no code is unfinished", sources::unfinished),
     ("names say what they mean", words::names),
     ("README shows its two commands", prose::commands),
     ("links resolve", prose::links),

@@ -7,7 +7,14 @@ const EMPTY: &[&str] = &["manager", "helper", "helpers", "util", "utils", "commo
 /// Never part of a type's or file's name: as nouns they say nothing.
 const NOUNS: &[&str] = &["process", "handle"];
 /// Terms that we did not choose, each with who did. They may be part of a name.
-const GIVEN: &[(&str, &str)] = &[("early_data", "the extension's name, RFC 8446 section 4.2.10")];
+const GIVEN: &[(&str, &str)] = &[
+    ("early_data", "the extension's name, RFC 8446 section 4.2.10"),
+    ("application_data", "the content type's name, RFC 8446 section 5.1"),
+    ("NFTA_DATA", "linux/netfilter/nf_tables.h"),
+    ("NFTA_EXPR_DATA", "linux/netfilter/nf_tables.h"),
+    ("NFTA_CMP_DATA", "linux/netfilter/nf_tables.h"),
+    ("NFTA_IMMEDIATE_DATA", "linux/netfilter/nf_tables.h"),
+];
 
 /// What a keyword introduces.
 const TYPES: &[&str] = &["struct", "enum", "union", "trait", "type"];
