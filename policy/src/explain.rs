@@ -171,4 +171,3 @@ pub(crate) fn protocol_word(protocol: Protocol) -> &'static str {
         Protocol::Udp => "udp",
     }
 }
-

@@ -13,6 +13,8 @@ pub mod explain;
 pub mod host;
 pub mod path;
 pub mod reason;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 pub mod request;
 pub mod set;
 pub mod spiffe;

@@ -109,4 +109,3 @@ fn rule_name(text: &str, port: u16) -> String {
     let name = name.trim_matches('-');
     if name.is_empty() { format!("allow{port}") } else { format!("{name}{port}") }
 }
-
