@@ -1,0 +1,104 @@
+//! Many short connections from one namespace, funnelled to one listener.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sidegate_harness::{Case, netns::Netns};
+use sidegate_proxy::redirect::{OUTBOUND_PORT, Spec, prepare_loopback};
+
+use crate::{dial, put_in_place};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "short_connections_do_not_stall", run: short_connections_do_not_stall },
+    Case {
+        name: "without_the_setting_old_duplicates_are_seen",
+        run: without_the_setting_old_duplicates_are_seen,
+    },
+];
+
+const CLIENTS: usize = 16;
+const DESTINATIONS: usize = 5000;
+
+fn short_connections_do_not_stall() {
+    prepare_loopback().unwrap();
+    put_in_place(&Spec::run());
+    // The proxy's TIME_WAITs of the first half are what the second half meets.
+    let slowest = [Closes::Proxy, Closes::Client]
+        .map(|first| short_connections(10_000, first))
+        .into_iter()
+        .max()
+        .unwrap();
+    assert!(slowest < Duration::from_millis(900), "a SYN was sent twice: {slowest:?}");
+    assert_eq!(old_duplicates(), 0);
+}
+
+/// The negative control.
+fn without_the_setting_old_duplicates_are_seen() {
+    prepare_loopback().unwrap();
+    std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "1").unwrap();
+    put_in_place(&Spec::run());
+    short_connections(10_000, Closes::Proxy);
+    assert!(old_duplicates() > 0);
+}
+
+/// Who closes first, and keeps the TIME_WAIT.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closes {
+    Proxy,
+    Client,
+}
+
+/// Makes connections one after another on every client; the longest wait for one.
+fn short_connections(count: usize, first: Closes) -> Duration {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)).unwrap();
+    let (here, next, served) = (Netns::current(), AtomicUsize::new(0), AtomicUsize::new(0));
+    let client = || {
+        let mut slowest = Duration::ZERO;
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return slowest;
+            }
+            let address =
+                Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 51, 0, 0)) + (index % DESTINATIONS) as u32);
+            let started = Instant::now();
+            let mut stream = dial((address, 443).into()).unwrap();
+            slowest = slowest.max(started.elapsed());
+            let _ = stream.read(&mut [0; 1]);
+            if first == Closes::Proxy {
+                let _ = stream.read(&mut [0; 1]);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while served.fetch_add(1, Ordering::Relaxed) < count {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let _ = stream.write_all(b"x");
+                    if first == Closes::Client {
+                        let _ = stream.read(&mut [0; 1]);
+                    }
+                }
+            });
+        }
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| here.run(&client))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).max().unwrap_or_default()
+    })
+}
+
+/// `TcpExt: PAWSTimewait` of this namespace.
+fn old_duplicates() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    // Kernels before 6.13 count them among PAWSPassive.
+    let found = pairs.find(|(name, _)| *name == "PAWSTimewait");
+    found.expect("this kernel counts old duplicates").1.parse().unwrap()
+}

@@ -1,0 +1,58 @@
+//! Runs cases one after another, each in a network namespace of its own.
+
+use std::{fs, io, panic, process::ExitCode, time::Instant};
+
+use rustix::{
+    process::{getegid, geteuid},
+    thread::UnshareFlags,
+};
+
+use crate::netns::{self, Netns};
+
+/// A named test.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What it shows.
+    pub name: &'static str,
+    /// Panics when it is not so. Called in a fresh network namespace.
+    pub run: fn(),
+}
+
+/// Runs the cases whose names contain one of the command line's words (all without words). Call it first in `main`.
+///
+/// # Panics
+/// User namespaces are not available here.
+pub fn main(cases: &[Case]) -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let listing = std::env::args().any(|word| word == "--list");
+    if !listing && let Err(error) = become_root_of_a_user_namespace() {
+        panic!("user namespaces are needed for these tests and not available here: {error}");
+    }
+    let mut failed = Vec::new();
+    for case in
+        cases.iter().filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)))
+    {
+        if listing {
+            println!("{}: test", case.name);
+            continue;
+        }
+        let started = Instant::now();
+        let netns = Netns::new();
+        let outcome = panic::catch_unwind(|| netns.run(case.run));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("test {} ... {word} ({:.2} s)", case.name, started.elapsed().as_secs_f32());
+        if outcome.is_err() {
+            failed.push(case.name);
+        }
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+/// New user and network namespaces in which the caller is uid 0 with every capability.
+fn become_root_of_a_user_namespace() -> io::Result<()> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    netns::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
