@@ -195,7 +195,10 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         ),
     };
     let synthetic = match &config.state {
-        Some(folder) => SyntheticAddresses::load(&folder.join("synthetic-addresses")),
+        Some(folder) => {
+            private_folder(folder);
+            SyntheticAddresses::load(&folder.join("synthetic-addresses"))
+        }
         None => SyntheticAddresses::default(),
     };
     Ok(Gate {
@@ -208,6 +211,12 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         original_dst: Arc::new(|stream| original_dst(stream)),
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
+}
+
+/// Makes the state folder for its owner alone. Where that fails, loading says what is lost.
+fn private_folder(folder: &Path) {
+    use std::os::unix::fs::DirBuilderExt;
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
 }
 
 /// Buckets in seconds, of connections' lives and of connecting.

@@ -63,29 +63,24 @@ impl Reloader {
 
     fn accept(&self, loaded: Loaded) {
         let generation = loaded.set.generation();
-        tracing::info!(
-            generation = generation.0,
-            documents = loaded.documents.len(),
-            "new policies judge from now on"
-        );
+        let documents = loaded.documents.len();
         self.gate.policies.replace(loaded.set);
         self.status.applied(generation, loaded.documents);
         counted(ReloadResult::Applied);
+        // Told last: whoever reads it may rely on it.
+        tracing::info!(generation = generation.0, documents, "new policies judge from now on");
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>) {
+        let errors = diagnostics.len();
         for diagnostic in &diagnostics {
             let Diagnostic { code, file, line, column, message, fix, .. } = diagnostic;
             tracing::error!(code, %file, line, column, fix, "policy refused: {message}");
         }
-        let generation = self.gate.policies.current().generation().0;
-        tracing::error!(
-            errors = diagnostics.len(),
-            generation,
-            "new policies were refused whole; the old ones judge on"
-        );
         self.status.refused(diagnostics);
         counted(ReloadResult::Refused);
+        let generation = self.gate.policies.current().generation().0;
+        tracing::error!(errors, generation, "new policies were refused whole; the old ones judge on");
     }
 }
 
