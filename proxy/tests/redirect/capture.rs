@@ -11,7 +11,7 @@ use sidegate_harness::{
     world::{APP_V4, WORLD_V4},
 };
 use sidegate_proxy::redirect::{
-    Exempt, Netlink, OUTBOUND_PORT, Spec, original_dst, prepare_loopback, replace_udp,
+    Exempt, INBOUND_PORT, Netlink, OUTBOUND_PORT, Spec, original_dst, prepare_loopback, replace_udp,
 };
 use tokio::net::TcpListener;
 
@@ -26,6 +26,10 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "dns_goes_to_the_proxy", run: dns_goes_to_the_proxy },
     Case { name: "allowed_datagrams_follow_the_policy", run: allowed_datagrams_follow_the_policy },
     Case { name: "the_exempt_user_dials", run: the_exempt_user_dials },
+    Case {
+        name: "arriving_tcp_goes_to_the_inbound_listener",
+        run: arriving_tcp_goes_to_the_inbound_listener,
+    },
     Case { name: "who_came_from_outside_is_answered", run: who_came_from_outside_is_answered },
 ];
 
@@ -104,6 +108,12 @@ fn allowed_datagrams_follow_the_policy() {
     let to = SocketAddr::from((TARGET_V4, 123));
     socket.send_to(b"canary", to).expect_err("refused at once");
     assert_eq!(world.frames(), []);
+    // A client that only listens learns of it too: ICMP "administratively prohibited".
+    let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
+    connected.set_read_timeout(Some(PATIENCE)).unwrap();
+    connected.connect(to).unwrap();
+    connected.send(b"canary").expect_err("refused at once");
+    assert_eq!(connected.recv(&mut [0; 1]).expect_err("told").kind(), ErrorKind::HostUnreachable);
     let mut netlink = Netlink::netfilter().unwrap();
     let fence = allow("10.77.0.1/32", 9);
     replace_udp(&mut netlink, &[fence.clone(), allow("198.51.100.0/24", 123), allow("198.51.0.0/16", 123)])
@@ -147,4 +157,17 @@ fn who_came_from_outside_is_answered() {
         std::net::TcpStream::connect_timeout(&at, std::time::Duration::from_millis(300)).is_err()
     });
     assert!(refused);
+}
+
+fn arriving_tcp_goes_to_the_inbound_listener() {
+    let world = World::new();
+    put_in_place(&Spec { inbound: Some(INBOUND_PORT), ..sidecar() });
+    let inbound = std::net::TcpListener::bind(("0.0.0.0", INBOUND_PORT)).unwrap();
+    let readiness = std::net::TcpListener::bind(("0.0.0.0", 15021)).unwrap();
+    let client = world.run(|| dial((APP_V4, 8080).into()).unwrap());
+    let (accepted, _) = inbound.accept().unwrap();
+    assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
+    // The proxy's own services are reached as they are.
+    let probe = world.run(|| dial((APP_V4, 15021).into()).unwrap());
+    assert_eq!(readiness.accept().unwrap().1, probe.local_addr().unwrap());
 }

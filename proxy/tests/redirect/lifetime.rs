@@ -94,7 +94,7 @@ fn under_load(world: &mut World, rounds: usize, change: impl Fn(&mut Netlink)) -
     thread::scope(|scope| {
         let _stop = Stop(&stop);
         for _ in 0..2 {
-            scope.spawn(|| here.run(&load));
+            scope.spawn(|| here.run(load));
         }
         let mut netlink = Netlink::netfilter().unwrap();
         for _ in 0..rounds {

@@ -87,7 +87,7 @@ fn short_connections(count: usize, first: Closes) -> Duration {
                 }
             });
         }
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| here.run(&client))).collect();
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| here.run(client))).collect();
         clients.into_iter().map(|client| client.join().unwrap()).max().unwrap_or_default()
     })
 }

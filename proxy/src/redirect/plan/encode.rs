@@ -303,6 +303,7 @@ impl Expr {
                 immediate(m, &port.to_be_bytes());
                 expression(m, "redir", |m| {
                     m.be32(uapi::NFTA_REDIR_REG_PROTO_MIN, NFT_REG_1);
+                    m.be32(uapi::NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
                 });
             }
             Expr::RejectReset => reject(m, NFT_REJECT_TCP_RST, 0),
@@ -342,7 +343,7 @@ fn value(m: &mut Message, bytes: &[u8]) {
 
 fn meta_is(m: &mut Message, key: u32, op: u32, bytes: &[u8]) {
     expression(m, "meta", |m| {
-        m.be32(uapi::NFTA_META_DREG, NFT_REG_1).be32(uapi::NFTA_META_KEY, key);
+        m.be32(uapi::NFTA_META_KEY, key).be32(uapi::NFTA_META_DREG, NFT_REG_1);
     });
     compare(m, op, bytes);
 }

@@ -208,3 +208,6 @@ pub(crate) enum Direction {
     Original,
     Reply,
 }
+
+#[cfg(test)]
+mod tests;
