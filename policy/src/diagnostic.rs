@@ -78,7 +78,11 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {} [{}]: {}", self.file, self.line, self.column, self.message, self.code, self.fix)
+        write!(
+            f,
+            "{}:{}:{}: {} [{}]: {}",
+            self.file, self.line, self.column, self.message, self.code, self.fix
+        )
     }
 }
 

@@ -6,7 +6,7 @@ mod why;
 use serde::Serialize;
 
 use crate::{
-    Decision, Direction, PolicySet, Reason, Request, RuleId, Treatment, Verdict,
+    Decision, Direction, Observed, PolicySet, Reason, Request, RuleId, Treatment, Verdict,
     decision::{Dial, TlsMode},
     document::Protocol,
     suggest_rule,
@@ -154,6 +154,10 @@ impl TreatmentView {
         };
         TreatmentView { dial, tls, min_tls, private: treatment.private, per_request: treatment.per_request }
     }
+}
+
+pub(crate) fn observed_word(observed: Observed) -> &'static str {
+    text::protocol(observed)
 }
 
 pub(crate) fn list_name(direction: Direction) -> &'static str {

@@ -8,6 +8,7 @@ pub mod date;
 pub mod decision;
 pub mod deny_table;
 pub mod diagnostic;
+pub mod diff;
 pub mod document;
 pub mod explain;
 pub mod host;

@@ -205,6 +205,7 @@ impl<'a> Compiler<'a> {
             own_listeners: options.own_listeners.as_slice().into(),
             local_addresses: options.local_addresses.as_slice().into(),
             hosts_at,
+            groups: options.groups.values().flatten().map(IpNet::trunc).collect(),
             ..PolicySet::default()
         }
     }

@@ -1,9 +1,8 @@
 //! Where a request finds the rules that could concern it: by host, by address, by peer. Lookups allocate nothing.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
 
 use crate::{
     Request, SpiffePattern,
@@ -12,6 +11,7 @@ use crate::{
 
 use super::{
     RuleId,
+    addresses::{AddressIndex, Node},
     hosts::{HostIndex, HostKey},
     peers::PeerIndex,
     rule::End,
@@ -48,11 +48,11 @@ impl Rank {
         Rank(0x300 + u32::from(specificity.literal.min(127)) * 2 + u32::from(specificity.bounded))
     }
 
-    fn prefix(length: u8) -> Rank {
+    pub(crate) fn prefix(length: u8) -> Rank {
         Rank(0x100 + u32::from(length))
     }
 
-    fn group(length: u8) -> Rank {
+    pub(crate) fn group(length: u8) -> Rank {
         Rank(0x200 + u32::from(length))
     }
 
@@ -78,19 +78,12 @@ impl Candidate<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct AddressBuckets {
-    group: Bucket,
-    prefix: Bucket,
-}
-
 /// The rules of one direction and one action.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     entries: Box<[Entry]>,
     hosts: HostIndex,
-    v4: PrefixMap<Ipv4Net, AddressBuckets>,
-    v6: PrefixMap<Ipv6Net, AddressBuckets>,
+    addresses: AddressIndex,
     peers: PeerIndex,
     excepts: Box<[Box<[AddressRange]>]>,
 }
@@ -134,33 +127,12 @@ impl Index {
     }
 
     pub(crate) fn visit_address<'a>(&'a self, address: IpAddr, mut visit: impl FnMut(Candidate<'a>)) {
-        match address {
-            IpAddr::V4(v4) => {
-                for (net, buckets) in self.v4.cover(&Ipv4Net::from(v4)) {
-                    self.visit_buckets(address, net.prefix_len(), buckets, &mut visit);
-                }
-            }
-            IpAddr::V6(v6) => {
-                for (net, buckets) in self.v6.cover(&Ipv6Net::from(v6)) {
-                    self.visit_buckets(address, net.prefix_len(), buckets, &mut visit);
-                }
-            }
-        }
-    }
-
-    fn visit_buckets<'a>(
-        &'a self,
-        address: IpAddr,
-        length: u8,
-        buckets: &AddressBuckets,
-        visit: &mut impl FnMut(Candidate<'a>),
-    ) {
-        for (rank, bucket) in [(Rank::prefix(length), buckets.prefix), (Rank::group(length), buckets.group)] {
+        self.addresses.visit(address, |rank, bucket| {
             for entry in self.bucket(bucket) {
                 let excepted = self.is_excepted(entry, address);
                 visit(Candidate { rank, end: End::Address, entry, excepted });
             }
-        }
+        });
     }
 
     fn is_excepted(&self, entry: &Entry, address: IpAddr) -> bool {
@@ -229,6 +201,7 @@ impl IndexBuilder {
         });
         let mut index = Index { excepts: self.excepts.into(), ..Index::default() };
         let mut entries = Vec::with_capacity(self.ends.len());
+        let mut nodes: BTreeMap<IpNet, Node> = BTreeMap::new();
         for of_one_key in self.ends.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((key, first)) = of_one_key.first() else { continue };
             let start = position(entries.len());
@@ -237,12 +210,11 @@ impl IndexBuilder {
             match key {
                 Key::Host(host) => index.hosts.insert(host, bucket, first.rule),
                 Key::Workload(pattern) => index.peers.insert(pattern, bucket),
-                Key::Group(IpNet::V4(net)) => index.v4.entry(*net).or_default().group = bucket,
-                Key::Group(IpNet::V6(net)) => index.v6.entry(*net).or_default().group = bucket,
-                Key::Prefix(IpNet::V4(net)) => index.v4.entry(*net).or_default().prefix = bucket,
-                Key::Prefix(IpNet::V6(net)) => index.v6.entry(*net).or_default().prefix = bucket,
+                Key::Group(net) => nodes.entry(*net).or_default().group = bucket,
+                Key::Prefix(net) => nodes.entry(*net).or_default().prefix = bucket,
             }
         }
+        index.addresses = AddressIndex::new(nodes);
         index.entries = entries.into();
         index
     }

@@ -1,5 +1,6 @@
 //! Documents compiled into one immutable set that judges without allocating.
 
+mod addresses;
 mod compile;
 mod decide;
 mod hosts;
@@ -115,6 +116,7 @@ pub struct PolicySet {
     audit_until: Option<Date>,
     /// Ports at which a host in the first bytes may decide.
     hosts_at: PortSet,
+    groups: Box<[IpNet]>,
     udp: Box<[UdpDestination]>,
 }
 
@@ -201,6 +203,11 @@ impl PolicySet {
     /// Every rule, in order.
     pub(crate) fn rules(&self) -> impl Iterator<Item = (RuleId, &CompiledRule)> {
         (0..).map(RuleId).zip(&self.rules)
+    }
+
+    /// Prefixes of every group that was resolved when the set was compiled.
+    pub(crate) fn group_nets(&self) -> impl Iterator<Item = IpNet> {
+        self.groups.iter().copied()
     }
 
     /// Every allow rule that the request reached, and where it failed last.
