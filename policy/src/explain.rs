@@ -156,6 +156,10 @@ impl TreatmentView {
     }
 }
 
+pub(crate) fn request_words(request: &Request<'_>) -> String {
+    text::request(request)
+}
+
 pub(crate) fn observed_word(observed: Observed) -> &'static str {
     text::protocol(observed)
 }

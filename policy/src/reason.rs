@@ -118,3 +118,51 @@ impl std::fmt::Display for Reason {
         f.write_str(self.word())
     }
 }
+
+/// Every reason as a table in Markdown; `docs/reasons.md` is this text.
+pub fn reasons_table() -> String {
+    let mut table = String::from(
+        "# Reasons\n\nEvery verdict and every failure carries one of these words. Words are never renamed; new ones may be added.\n\
+         This file is made from the code; a test keeps it current.\n\n\
+         | word | side | what happened | what to do |\n|---|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let side = match reason.side() {
+            Side::None => "nobody",
+            Side::Policy => "policy",
+            Side::Application => "application",
+            Side::Upstream => "far end",
+            Side::Resolver => "resolver",
+            Side::Sidegate => "Sidegate",
+        };
+        let cells = [reason.meaning(), reason.fix()].map(|text| text.replace('|', "\\|"));
+        table.push_str(&format!("| `{reason}` | {side} | {} | {} |\n", cells[0], cells[1]));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_found_again() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_word(reason.word()), Some(*reason));
+        }
+    }
+
+    /// `SIDEGATE_WRITE_DOCS=1` rewrites the file instead.
+    #[test]
+    fn the_docs_table_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
+        if std::env::var_os("SIDEGATE_WRITE_DOCS").is_some() {
+            std::fs::write(path, reasons_table()).expect("docs/ is writable");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/reasons.md");
+        assert!(
+            written == reasons_table(),
+            "run this test with SIDEGATE_WRITE_DOCS=1 and commit docs/reasons.md"
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! Policy documents: `apiVersion: sidegate.dev/v1`, YAML or JSON; parsed whole or refused whole.
 
+pub mod cases;
 mod ends;
 mod fields;
 mod findings;
