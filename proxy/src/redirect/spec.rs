@@ -12,8 +12,8 @@ pub const DNS_PORT: u16 = 15053;
 pub const PROXY_UID: u32 = 1337;
 /// The NFLOG group that refusals are told through.
 pub const NFLOG_GROUP: u16 = 15001;
-/// Readiness, metrics, HBONE: reachable from outside, closed to the workload.
-const SERVICE_PORTS: [u16; 3] = [15008, 15020, 15021];
+/// Admin (where it has a port), HBONE, metrics, readiness: closed to the workload.
+const SERVICE_PORTS: [u16; 4] = [15000, 15008, 15020, 15021];
 
 /// Whose own traffic leaves without being redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,32 +86,33 @@ fn dial(spec: &Spec) -> Chain {
     base("dial", ChainKind::Nat, Hook::Output, PRIORITY_NAT, rules)
 }
 
-/// What may leave a socket. Denies by policy.
+/// What may leave a socket. Denies by policy. Flows that are known come first: asking whether an address is local costs
+/// a route lookup.
 fn leave(spec: &Spec) -> Chain {
     let mut rules = vec![rule("belongs to no flow", [CtState(CT_STATE_INVALID), Counter, Drop])];
     if let Exempt::Uid(uid) = spec.exempt {
+        rules.extend([
+            rule("a stranger in the proxy's flow", [CtMark(MARK_EXEMPT), OwnerNot(uid), Goto(REFUSE)]),
+            rule("the proxy's flows, the kernel's packets in them too", [CtMark(MARK_EXEMPT), Accept]),
+        ]);
+    }
+    rules.extend([
+        rule("answers to who came from outside", [CtDirection(Reply), CtMark(MARK_ARRIVED), Accept]),
+        rule(
+            "redirected flows",
+            [CtState(CT_STATE_ESTABLISHED), CtTranslated(true), Local(Destination, true), Accept],
+        ),
+    ]);
+    if let Exempt::Uid(uid) = spec.exempt {
         rules.push(rule("the proxy to its neighbours", [Owner(uid), Local(Destination, true), Accept]));
     }
-    rules.extend([Tcp, Udp].map(|protocol| {
-        rule(
-            "the proxy's ports, except by redirect",
-            [
-                L4(protocol),
-                Local(Destination, true),
-                CtDirection(Original),
-                CtTranslated(false),
-                DestinationPortIn(SetName::Closed),
-                Goto(REFUSE),
-            ],
-        )
-    }));
+    rules.extend(closed_ports());
     rules.extend([
         rule(
-            "redirected and local flows, and errors about them",
-            [Local(Destination, true), CtState(CT_STATE_ESTABLISHED | CT_STATE_RELATED), Accept],
+            "local flows, and errors about any",
+            [CtState(CT_STATE_ESTABLISHED | CT_STATE_RELATED), Local(Destination, true), Accept],
         ),
         rule("between processes of the workload", [Local(Destination, true), Local(Source, true), Accept]),
-        rule("answers to who came from outside", [CtDirection(Reply), CtMark(MARK_ARRIVED), Accept]),
     ]);
     if let Exempt::Uid(uid) = spec.exempt {
         rules.extend(exempt(uid));
@@ -127,20 +128,30 @@ fn leave(spec: &Spec) -> Chain {
     base("leave", ChainKind::Filter, Hook::Output, PRIORITY_FILTER, rules)
 }
 
-/// The proxy's own flows. The packet mark is never looked at: whoever may set it could forge it.
-fn exempt(uid: u32) -> [Rule; 4] {
-    let open = |protocol| {
+fn closed_ports() -> [Rule; 2] {
+    [Tcp, Udp].map(|protocol| {
         rule(
-            "the proxy's own flows",
+            "the proxy's ports, except by redirect",
+            [
+                L4(protocol),
+                CtDirection(Original),
+                CtTranslated(false),
+                DestinationPortIn(SetName::Closed),
+                Local(Destination, true),
+                Goto(REFUSE),
+            ],
+        )
+    })
+}
+
+/// Flows that the proxy opens. The packet mark is never looked at: whoever may set it could forge it.
+fn exempt(uid: u32) -> [Rule; 2] {
+    [Tcp, Udp].map(|protocol| {
+        rule(
+            "the proxy opens a flow",
             [L4(protocol), Owner(uid), CtDirection(Original), SetCtMark(MARK_EXEMPT), Accept],
         )
-    };
-    [
-        open(Tcp),
-        open(Udp),
-        rule("a stranger in the proxy's flow", [CtMark(MARK_EXEMPT), OwnerNot(uid), Goto(REFUSE)]),
-        rule("the kernel's packets in the proxy's flows", [CtMark(MARK_EXEMPT), Accept]),
-    ]
+    })
 }
 
 /// Refuses so that the application sees an error at once.
