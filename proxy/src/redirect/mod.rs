@@ -16,7 +16,7 @@ pub mod sysctl;
 pub mod watch;
 
 pub use command::InitCommand;
-pub use install::{FrameWall, Installed, RedirectError, install, remove, replace_udp};
+pub use install::{FrameWall, Installed, RedirectError, in_place, install, remove, replace_udp};
 pub use links::prepare_loopback;
 pub use netlink::{Netlink, Refused};
 pub use original_dst::{NotRedirected, original_dst};

@@ -46,6 +46,11 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Any rule of ours.
+    pub(super) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// The same but for the elements of sets.
     pub(super) fn differs_in_elements_only(&self, other: &Snapshot) -> bool {
         self.objects == other.objects && self.rules == other.rules

@@ -8,7 +8,7 @@ use super::config::{Config, Rules};
 use crate::{
     redirect::{
         Exempt, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, Spec, Watch, WatchSockets,
-        links, replace_udp,
+        in_place, links, replace_udp,
     },
     server::Gate,
 };
@@ -36,7 +36,10 @@ impl Kernel {
         }
         let watch = match rules {
             Rules::Keep => Some(keep(config, gate)?),
-            _ => None,
+            Rules::Expect | Rules::None => {
+                expect();
+                None
+            }
         };
         own_user(config.redirect.uid);
         let refusals = record_refusals(gate);
@@ -82,6 +85,21 @@ fn keep(config: &Config, gate: &Gate) -> Result<Watch, RedirectError> {
     let watch = Watch::start(sockets, spec, devices)?;
     tracing::info!("the redirect rules are in place and watched");
     Ok(watch)
+}
+
+/// Looks whether `init` was here. Without the privilege to look, that is said instead.
+fn expect() {
+    match Netlink::netfilter().and_then(|mut netlink| in_place(&mut netlink)) {
+        Ok(true) => tracing::info!("the redirect rules are in place"),
+        Ok(false) => tracing::error!(
+            "no redirect rules are in place: what the workload sends is NOT captured and NOT judged; \
+             run `sidegate-proxy init` first, or set `redirect.rules` to `keep` or `none`"
+        ),
+        Err(error) => tracing::warn!(
+            %error,
+            "whether the redirect rules are in place can't be seen without CAP_NET_ADMIN; capture is assumed, not checked"
+        ),
+    }
 }
 
 /// Without the exempt user the rules lead the proxy's own traffic back to it.

@@ -102,6 +102,11 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Starts and waits for the line that says so.
     pub(super) fn start(place: &Place) -> Sidecar {
+        Sidecar::start_and(place, |_| true)
+    }
+
+    /// As [`Sidecar::start`], with a condition on the lines before.
+    pub(super) fn start_and(place: &Place, expected: impl FnOnce(&[Value]) -> bool) -> Sidecar {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sidegate-proxy"))
             .args(["serve", "--config", &place.config()])
             .stdin(Stdio::null())
@@ -111,7 +116,8 @@ impl Sidecar {
             .expect("it starts");
         let log = lines(child.stderr.take().expect("a pipe"));
         let records = lines(child.stdout.take().expect("a pipe"));
-        let banner = wait_for(&log, "serving");
+        let (banner, before) = wait_for(&log, "serving");
+        assert!(expected(&before), "the start said {before:#?}");
         let port =
             |name: &str| banner[name].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
         let text = |name: &str| banner[name].as_str().expect("an address").to_owned();
@@ -129,7 +135,7 @@ impl Sidecar {
 
     /// Waits for a log line whose message starts so.
     pub(super) fn logged(&self, start: &str) -> Value {
-        wait_for(&self.log, start)
+        wait_for(&self.log, start).0
     }
 
     /// The next access record.
@@ -237,12 +243,13 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<Value> {
     receiver
 }
 
-fn wait_for(log: &Receiver<Value>, start: &str) -> Value {
+/// The line whose message starts so, and those before it.
+fn wait_for(log: &Receiver<Value>, start: &str) -> (Value, Vec<Value>) {
     let mut seen = Vec::new();
     loop {
         match log.recv_timeout(PATIENCE) {
             Ok(line) if line["message"].as_str().is_some_and(|message| message.starts_with(start)) => {
-                return line;
+                return (line, seen);
             }
             Ok(line) => seen.push(line),
             Err(_) => panic!("no log line starts with `{start}`; these came: {seen:#?}"),
