@@ -24,6 +24,9 @@ use crate::{
     Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, decision::TlsMode, deny_table::Grant,
 };
 
+/// Largest source that is read, in bytes.
+pub const MAX_SIZE: usize = 1 << 20;
+
 /// A value and the byte range it was written at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spanned<T> {

@@ -75,7 +75,7 @@ fn the_number_of_diagnostics_is_bounded() {
 /// Shapes that make careless parsers quadratic, near the largest size. Measured: under 2 s each unoptimised.
 #[test]
 fn hostile_shapes_take_linear_time() {
-    let size = tree::MAX_SIZE - 200;
+    let size = MAX_SIZE - 200;
     let head = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec:\n";
     let fill = |unit: &str| unit.repeat((size - head.len()) / unit.len());
     let keys: String = (0..size / 12).map(|i| format!("k{i:07}: v\n")).collect();
@@ -103,7 +103,7 @@ fn hostile_shapes_take_linear_time() {
 
 #[test]
 fn a_source_over_the_limit_is_refused_unread() {
-    assert_eq!(codes(&" ".repeat(tree::MAX_SIZE + 1)), ["too-large"]);
+    assert_eq!(codes(&" ".repeat(MAX_SIZE + 1)), ["too-large"]);
 }
 
 fn scraps() -> impl Strategy<Value = String> {

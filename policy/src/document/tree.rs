@@ -5,10 +5,8 @@ use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::findings::Findings;
+use super::{MAX_SIZE, findings::Findings};
 
-/// Largest source, in bytes.
-pub(super) const MAX_SIZE: usize = 1 << 20;
 /// Deepest nesting; a policy needs 9.
 pub(super) const MAX_DEPTH: usize = 32;
 
@@ -35,7 +33,7 @@ pub(super) struct Entry<'s> {
 /// The root of every document. `None`: the source is broken beyond reading; the findings say where.
 pub(super) fn read<'s>(text: &'s str, findings: &mut Findings<'_>) -> Option<Vec<Node<'s>>> {
     if text.len() > MAX_SIZE {
-        let message = format!("the file has {} bytes; at most {MAX_SIZE} are read", text.len());
+        let message = format!("the file is larger than {MAX_SIZE} bytes");
         findings.add("too-large", &(0..0), message, "split it into several policies");
         return None;
     }

@@ -1,0 +1,103 @@
+//! `sidegate policy check` from outside: exit status, both outputs, and what a hostile file can't do to a terminal.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/fixtures").join(name)
+}
+
+fn check(arguments: &[&str], files: &[PathBuf], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidegate"))
+        .args(["policy", "check"])
+        .args(arguments)
+        .args(files)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may have answered without reading.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn valid_files_give_a_line_each_and_0() {
+    let output = check(&[], &[fixture("good/complete.yaml")], b"");
+    assert_eq!(output.status.code(), Some(0));
+    let line = text(&output.stdout);
+    assert!(line.contains("payments: 10 egress rules, 3 ingress rules; for spiffe://"), "{line}");
+    assert!(line.contains("AUDIT ONLY") && line.lines().count() == 1, "{line}");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn every_error_of_every_file_is_shown_with_its_fix_and_1() {
+    let output = check(&[], &[fixture("bad/port-zero.yaml"), fixture("bad/duplicate-rule.yaml")], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let report = text(&output.stderr);
+    for expected in
+        ["port-zero.yaml:9:16", "65535", "duplicate-rule.yaml:8:15", "first named here", "2 errors in 2 of 2"]
+    {
+        assert!(report.contains(expected), "{expected} is not in {report}");
+    }
+    assert!(!report.contains('\x1b'), "no colour when it is no terminal");
+}
+
+#[test]
+fn a_missing_file_gives_2_and_the_others_are_still_checked() {
+    let output = check(&[], &[fixture("absent.yaml"), fixture("good/minimal.yaml")], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).contains("web: 1 egress rule"));
+    assert!(text(&output.stderr).contains("absent.yaml"));
+}
+
+#[test]
+fn json_is_one_object_whatever_the_verdict() {
+    for (file, valid) in [("good/minimal.yaml", true), ("bad/port-zero.yaml", false)] {
+        let output = check(&["--json"], &[fixture(file)], b"");
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["valid"], valid);
+        assert_eq!(answer["diagnostics"].as_array().unwrap().is_empty(), valid);
+        assert_eq!(text(&output.stderr), "");
+    }
+}
+
+#[test]
+fn a_hostile_file_on_standard_input_drives_no_terminal_and_floods_none() {
+    for hostile in [
+        &b"a: \x1b[2Jb\n"[..],
+        b"a\xff\n",
+        &[b' '; 2_000_000],
+        "a: \u{202E}b\n".as_bytes(),
+        "a: \u{9b}2J\n".as_bytes(),
+    ] {
+        let output = check(&[], &["-".into()], hostile);
+        assert_eq!(output.status.code(), Some(1));
+        let report = text(&output.stderr);
+        assert!(report.contains("<stdin>") && report.len() < 2000, "{} bytes", report.len());
+        assert!(!report.contains(['\x1b', '\u{9b}', '\u{202E}']), "{report:?}");
+    }
+}
+
+#[test]
+fn policies_for_different_workloads_may_disagree_and_others_may_not() {
+    let policy = |name: &str, workload: &str, tls: &str| {
+        format!(
+            "---\napiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  appliesTo: [ \"spiffe://t/{workload}\" ]\n  egress:\n    - {{ name: api, to: [ {{ hosts: [ api.example.com ] }} ], ports: [ 443 ], tls: {{ mode: {tls} }} }}\n"
+        )
+    };
+    for (other, status) in [("web", 0), ("*", 1)] {
+        let both = policy("one", "pay", "passthrough") + &policy("two", other, "inspect");
+        let output = check(&[], &["-".into()], both.as_bytes());
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+    }
+}
