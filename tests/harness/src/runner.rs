@@ -28,7 +28,8 @@ pub fn main(cases: &[Case]) -> ExitCode {
     if !listing && let Err(error) = become_root_of_a_user_namespace() {
         panic!("user namespaces are needed for these tests and not available here: {error}");
     }
-    let mut failed = Vec::new();
+    let begun = Instant::now();
+    let (mut passed, mut failed) = (0, 0);
     for case in
         cases.iter().filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)))
     {
@@ -41,11 +42,19 @@ pub fn main(cases: &[Case]) -> ExitCode {
         let outcome = panic::catch_unwind(|| netns.run(case.run));
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
         println!("test {} ... {word} ({:.2} s)", case.name, started.elapsed().as_secs_f32());
-        if outcome.is_err() {
-            failed.push(case.name);
-        }
+        let count = if outcome.is_ok() { &mut passed } else { &mut failed };
+        *count += 1;
     }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+    if !listing {
+        // As the standard runner says it, so that whoever adds up results finds it.
+        let word = if failed == 0 { "ok" } else { "FAILED" };
+        let (others, seconds) = (cases.len() - passed - failed, begun.elapsed().as_secs_f32());
+        println!(
+            "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {others} filtered out; \
+             finished in {seconds:.2}s\n"
+        );
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
 /// New user and network namespaces in which the caller is uid 0 with every capability.
