@@ -80,7 +80,7 @@ impl Watch {
     /// The thread keeps the capabilities of the caller.
     ///
     /// # Errors
-    /// As [`super::install`]; nothing is watched then.
+    /// As [`super::install()`]; nothing is watched then.
     pub fn start(sockets: WatchSockets, spec: Spec, devices: Vec<String>) -> Result<Watch, RedirectError> {
         let WatchSockets { mut control, events } = sockets;
         let (expected, frames_up) = settle(&mut control, &events, &spec, &devices)?;
@@ -99,7 +99,7 @@ impl Watch {
     /// Replaces the allowed datagram destinations, for a new policy generation.
     ///
     /// # Errors
-    /// As [`super::replace_udp`].
+    /// As [`super::replace_udp()`].
     pub fn replace_udp(&self, udp: &[UdpDestination]) -> Result<(), RedirectError> {
         let mut kept = lock(&self.kept);
         kept.spec.udp = udp.to_vec();

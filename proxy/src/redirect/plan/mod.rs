@@ -1,6 +1,7 @@
 //! The rules as typed values, printed as nft text and encoded for the kernel from one and the same model.
 
 mod encode;
+mod expression;
 mod inet;
 mod netdev;
 mod text;

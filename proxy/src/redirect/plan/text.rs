@@ -143,7 +143,7 @@ impl Display for Expr {
             Expr::SetCtMark(mark) => write!(f, "ct mark set {mark:#010x}"),
             Expr::Counter => f.write_str("counter"),
             Expr::Limit(rate, burst) => write!(f, "limit rate {rate}/second burst {burst} packets"),
-            Expr::Log(group) => write!(f, "log group {group} snaplen {}", super::encode::SNAPLEN),
+            Expr::Log(group) => write!(f, "log group {group} snaplen {}", super::expression::SNAPLEN),
             Expr::Redirect(port) => write!(f, "redirect to :{port}"),
             Expr::RejectReset => f.write_str("reject with tcp reset"),
             Expr::RejectProhibited => f.write_str("reject with icmpx admin-prohibited"),
