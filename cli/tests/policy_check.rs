@@ -1,4 +1,5 @@
 //! `sidegate policy check` from outside: exit status, both outputs, and what a hostile file can't do to a terminal.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
 use std::{
     io::Write,

@@ -1,6 +1,7 @@
 //! Fixtures: every bad document gives exactly the diagnostics beside it; every good one parses and round-trips.
 //!
 //! After a deliberate change of messages: `UPDATE_EXPECTED=1 cargo test -p sidegate-policy --test documents`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
 use std::{
     fs,

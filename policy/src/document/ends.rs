@@ -35,7 +35,12 @@ impl RuleEnd for Destination {
         let (fields, kind) = one_kind(node, "an entry of `to`", &kinds, &["private", "except"], findings)?;
         if kind != "hosts" {
             let fix = "remove it, or write `hosts`; address rules may name private ranges anyway";
-            fields.refuse("private", "misplaced-field", "`private` belongs beside `hosts`", fix, findings);
+            findings.refuse(
+                fields.entry("private"),
+                "misplaced-field",
+                "`private` belongs beside `hosts`",
+                fix,
+            );
         }
         refuse_except(&fields, kind, findings);
         let list = fields.value(kind)?;
@@ -138,7 +143,7 @@ fn one_kind<'n, 's>(
 fn refuse_except(fields: &Fields<'_, '_>, kind: &str, findings: &mut Findings<'_>) {
     if kind != "cidrs" {
         let fix = "remove it; to take hosts out, add a rule with `action: deny`";
-        fields.refuse("except", "misplaced-field", "`except` belongs beside `cidrs`", fix, findings);
+        findings.refuse(fields.entry("except"), "misplaced-field", "`except` belongs beside `cidrs`", fix);
     }
 }
 

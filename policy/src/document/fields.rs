@@ -70,20 +70,6 @@ impl<'n, 's> Fields<'n, 's> {
         self.value(name)
     }
 
-    /// Reports a field that has no place here, when it is written.
-    pub(super) fn refuse(
-        &self,
-        name: &str,
-        code: &'static str,
-        message: &str,
-        fix: &str,
-        findings: &mut Findings<'_>,
-    ) {
-        if let Some(entry) = self.entry(name) {
-            findings.add(code, &entry.key_span, message, fix);
-        }
-    }
-
     pub(super) fn has_unknown(&self) -> bool {
         self.has_unknown
     }

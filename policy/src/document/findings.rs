@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use crate::{Diagnostic, Source};
 
+use super::tree::Entry;
+
 /// More than this and the text is no policy; what a hostile source can make us print is bounded.
 const MAX_FINDINGS: usize = 200;
 
@@ -39,6 +41,13 @@ impl<'a> Findings<'a> {
         }
         let (message, fix) = (message.into(), fix.into());
         self.found.push(Finding { code, span: span.clone(), message, fix, related: None });
+    }
+
+    /// Reports a field that has no place where it stands, when it is written.
+    pub(super) fn refuse(&mut self, entry: Option<&Entry<'_>>, code: &'static str, message: &str, fix: &str) {
+        if let Some(entry) = entry {
+            self.add(code, &entry.key_span, message, fix);
+        }
     }
 
     /// Nothing more will be shown: not worth a search for what was meant.

@@ -149,7 +149,7 @@ fn audit(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Date> {
         Some(Some(Mode::Enforce)) | None => {
             let message = "`auditUntil` has no meaning without `mode: audit`";
             let fix = "add `mode: audit`, or remove it";
-            fields.refuse("auditUntil", "audit-until-enforced", message, fix, findings);
+            findings.refuse(fields.entry("auditUntil"), "audit-until-enforced", message, fix);
             None
         }
     }

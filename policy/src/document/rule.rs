@@ -93,7 +93,7 @@ fn ports(
 ) -> Vec<RangeInclusive<u16>> {
     if kinds.grants {
         let fix = "remove `ports`; a grant opens exactly the ports that the platform uses";
-        fields.refuse("ports", "grant-field", "a rule of grants takes no `ports`", fix, findings);
+        findings.refuse(fields.entry("ports"), "grant-field", "a rule of grants takes no `ports`", fix);
         return Vec::new();
     }
     let fix = "add `ports`, such as `ports: [ 443 ]`; all of them are `[ \"1-65535\" ]`";

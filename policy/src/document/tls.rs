@@ -85,12 +85,11 @@ pub(super) fn carriage(
     let udp_by_name = protocol == Protocol::Udp && (kinds.hosts || kinds.workloads);
     if udp_by_name {
         let fix = "name addresses with `cidrs`; for the Amazon time service use the grant `time`";
-        fields.refuse(
-            "protocol",
+        findings.refuse(
+            fields.entry("protocol"),
             "udp-by-name",
             "datagrams carry no name or identity to judge",
             fix,
-            findings,
         );
     }
     if action == Action::Deny {
@@ -111,31 +110,35 @@ pub(super) fn carriage(
 fn grants(fields: &Fields<'_, '_>, action: Action, kinds: &Kinds, findings: &mut Findings<'_>) -> bool {
     if kinds.hosts || kinds.addresses || kinds.workloads {
         let fix = "put the grants into a rule of their own";
-        fields.refuse("to", "grant-field", "grants and other destinations can't share a rule", fix, findings);
+        findings.refuse(
+            fields.entry("to"),
+            "grant-field",
+            "grants and other destinations can't share a rule",
+            fix,
+        );
     }
     if action == Action::Deny {
         let fix = "remove the rule: without a grant it is denied; to overrule another policy's grant, deny its `cidrs`";
-        fields.refuse("action", "grant-field", "a grant can't be denied", fix, findings);
+        findings.refuse(fields.entry("action"), "grant-field", "a grant can't be denied", fix);
     }
     for field in ["protocol", "tls", "http"] {
         let message = format!("a rule of grants takes no `{field}`");
         let fix = format!("remove `{field}`; a grant opens exactly what the platform uses");
-        fields.refuse(field, "grant-field", &message, &fix, findings);
+        findings.refuse(fields.entry(field), "grant-field", &message, &fix);
     }
     true
 }
 
 fn deny(fields: &Fields<'_, '_>, protocol: Protocol, findings: &mut Findings<'_>) {
-    fields.refuse(
-        "tls",
+    findings.refuse(
+        fields.entry("tls"),
         "deny-field",
         "a deny rule carries nothing, so it takes no `tls`",
         "remove it",
-        findings,
     );
     if protocol == Protocol::Tls {
         let fix = "remove `protocol`: without it a deny rule covers every protocol";
-        fields.refuse("protocol", "deny-field", "a deny rule can't single out TLS", fix, findings);
+        findings.refuse(fields.entry("protocol"), "deny-field", "a deny rule can't single out TLS", fix);
     }
     if matches!(protocol, Protocol::Tcp | Protocol::Udp) {
         refuse_http(
@@ -148,7 +151,7 @@ fn deny(fields: &Fields<'_, '_>, protocol: Protocol, findings: &mut Findings<'_>
 }
 
 fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut Findings<'_>) {
-    fields.refuse("http", "http-unseen", message, fix, findings);
+    findings.refuse(fields.entry("http"), "http-unseen", message, fix);
 }
 
 fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
@@ -193,14 +196,14 @@ impl Carriage<'_, '_, '_> {
         if self.egress && self.kinds.workloads && (self.kinds.hosts || self.kinds.addresses) {
             let fix = "put the workloads into a rule of their own";
             let message = "workloads are reached over the mesh, hosts and addresses are not";
-            self.fields.refuse("to", "mixed-ends", message, fix, findings);
+            findings.refuse(self.fields.entry("to"), "mixed-ends", message, fix);
             return None;
         }
         let Some(mode) = written.mode else { return self.default_mode(findings) };
         match self.objection(mode) {
             None => Some(mode),
             Some((message, fix)) => {
-                self.fields.refuse("tls", "tls-mode-misfit", message, fix, findings);
+                findings.refuse(self.fields.entry("tls"), "tls-mode-misfit", message, fix);
                 None
             }
         }
@@ -226,7 +229,7 @@ impl Carriage<'_, '_, '_> {
                 };
                 let message =
                     format!("`protocol: {word}` needs an explicit `tls.mode`: it may leave unencrypted");
-                self.fields.refuse("protocol", "tls-mode-missing", &message, fix, findings);
+                findings.refuse(self.fields.entry("protocol"), "tls-mode-missing", &message, fix);
                 None
             }
         }
@@ -285,12 +288,12 @@ impl Carriage<'_, '_, '_> {
     fn finish(&self, mode: Mode, written: Written, findings: &mut Findings<'_>) -> TlsMode {
         if mode != Mode::Passthrough && written.min_tls12.is_some() {
             let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
-            self.fields.refuse("tls", "tls-min", message, "remove `min`", findings);
+            findings.refuse(self.fields.entry("tls"), "tls-min", message, "remove `min`");
         }
         if mode == Mode::None && self.fields.entry("reason").is_none() {
             let fix = "add `reason: \"...\"`; records and reports carry it";
             let message = "`tls: { mode: none }` is an exemption from TLS 1.3 and needs a `reason`";
-            self.fields.refuse("tls", "reason-missing", message, fix, findings);
+            findings.refuse(self.fields.entry("tls"), "reason-missing", message, fix);
         }
         match mode {
             Mode::Passthrough => TlsMode::Passthrough { min_tls12: written.min_tls12.unwrap_or(false) },

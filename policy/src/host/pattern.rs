@@ -201,14 +201,12 @@ fn not_a_host(text: &str) -> Option<&'static str> {
 
 /// Stars that remain once a leading wildcard label is taken off.
 fn check_stars(name: &str) -> Result<(), HostPatternError> {
-    for label in name.split('.').filter(|label| label.contains('*')) {
-        return Err(match label {
-            "*" | "**" => HostPatternError::MidName,
-            _ if label.bytes().all(|byte| byte == b'*') => HostPatternError::TooManyStars,
-            _ => HostPatternError::MidLabel,
-        });
+    match name.split('.').find(|label| label.contains('*')) {
+        None => Ok(()),
+        Some("*" | "**") => Err(HostPatternError::MidName),
+        Some(label) if label.bytes().all(|byte| byte == b'*') => Err(HostPatternError::TooManyStars),
+        Some(_) => Err(HostPatternError::MidLabel),
     }
-    Ok(())
 }
 
 fn name_fix(text: &str, error: HostNameError) -> String {
