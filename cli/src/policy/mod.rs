@@ -1,8 +1,12 @@
 //! `sidegate policy`: what a policy says, before anything runs under it.
 
 mod check;
+mod compiled;
+mod diff;
+mod explain;
 mod read;
 mod report;
+mod test;
 
 use std::process::ExitCode;
 
@@ -12,12 +16,18 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Test(test::TestArgs),
+    Diff(diff::DiffArgs),
 }
 
 impl PolicyCommand {
     pub(crate) fn run(self) -> ExitCode {
         match self {
             PolicyCommand::Check(args) => check::run(&args),
+            PolicyCommand::Explain(args) => explain::run(&args),
+            PolicyCommand::Test(args) => test::run(&args),
+            PolicyCommand::Diff(args) => diff::run(&args),
         }
     }
 }
