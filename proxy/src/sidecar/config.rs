@@ -270,7 +270,6 @@ fn settings(root: &Section<'_, '_, '_>) -> Settings {
             .and_then(|found| usize::try_from(found).ok())
             .unwrap_or(by_default.dns_names_per_minute),
         allow_ech: tls.and_then(|tls| tls.boolean("allowEch")).unwrap_or(by_default.allow_ech),
-        ..by_default
     }
 }
 
