@@ -159,7 +159,7 @@ async fn answered(host: &str, site: &str, answer: &[u8]) -> (AccessRecord, Vec<u
 }
 
 #[tokio::test]
-async fn a_server_that_selects_tls12_is_cut_off_before_application_data() {
+async fn a_server_that_selects_tls12_is_cut_off_before_anything_passes() {
     let mut answer = tls12_server_hello();
     answer.extend(b"\x17\x03\x03\x00\x04data");
     let (record, client_saw, server_saw) = answered("www.ok.example", SITE, &answer).await;
