@@ -171,9 +171,10 @@ struct Share {
 /// than workers, several workers accept from one.
 fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Share>> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
-    for worker in listeners.outbound.len()..workers {
-        if let Some(socket) = listeners.outbound.get(worker % listeners.outbound.len().max(1)) {
-            shares[worker].outbound.push(socket.try_clone()?);
+    let sockets = listeners.outbound.len();
+    for (worker, share) in shares.iter_mut().enumerate().skip(sockets) {
+        if let Some(socket) = listeners.outbound.get(worker % sockets.max(1)) {
+            share.outbound.push(socket.try_clone()?);
         }
     }
     for (number, socket) in listeners.outbound.into_iter().enumerate() {

@@ -51,16 +51,16 @@ fn welcome(worker: &Arc<Worker>, client: TcpStream, from: SocketAddr) {
 /// Learns where the client meant to go.
 ///
 /// # Errors
-/// It was not redirected: it came straight to our port, perhaps from ourselves. The link, to be refused.
-pub(crate) fn learn_destination(mut link: Link) -> Result<Accepted, (Link, Reason)> {
+/// It was not redirected: it came straight to our port, perhaps from ourselves.
+pub(crate) fn learn_destination(link: &mut Link) -> Result<OriginalDst, Reason> {
     match (link.worker.gate.original_dst)(&link.client) {
         Ok(original) => {
             link.record.original = Some(original);
-            Ok(Accepted { link, original })
+            Ok(original)
         }
         Err(error) => {
             tracing::debug!(%error, "a connection without an original destination");
-            Err((link, Reason::NotRedirected))
+            Err(Reason::NotRedirected)
         }
     }
 }

@@ -71,7 +71,10 @@ pub(super) async fn race<S>(
         tokio::select! {
             biased;
             (family, answer) = first_answer(&mut lookups), if looking => {
-                queue.take(family, race.port, answer, &race, &mut failures);
+                match answer {
+                    Ok(resolved) => queue.take(family, race.judged(resolved, &mut failures)),
+                    Err(error) => failures.resolve(error),
+                }
                 if family == V4 && lookups[V6].is_some() && attempts.is_empty() {
                     next_start = Instant::now() + RESOLUTION_DELAY;
                 } else if attempts.is_empty() {
@@ -122,32 +125,28 @@ impl Queue {
         Some(address)
     }
 
-    fn take<S>(
-        &mut self,
-        family: usize,
-        port: u16,
-        answer: Result<Resolved, ResolveError>,
-        race: &Race<'_, S>,
-        failures: &mut Failures,
-    ) {
-        match answer {
-            Err(error) => failures.resolve(error),
-            Ok(resolved) => {
-                for address in resolved.addresses {
-                    match (race.judge)(address) {
-                        Ok(()) if self.taken < MOST_ADDRESSES => {
-                            self.taken += 1;
-                            self.families[family]
-                                .push_back(UpstreamAddr::new(SocketAddr::new(address, port)));
-                        }
-                        Ok(()) => {}
-                        Err(reason) => {
-                            failures.refused.get_or_insert((reason, address));
-                        }
-                    }
+    fn take(&mut self, family: usize, addresses: Vec<UpstreamAddr>) {
+        let room = MOST_ADDRESSES.saturating_sub(self.taken);
+        for address in addresses.into_iter().take(room) {
+            self.taken += 1;
+            self.families[family].push_back(address);
+        }
+    }
+}
+
+impl<S> Race<'_, S> {
+    /// The addresses of an answer that may be dialled.
+    fn judged(&self, answer: Resolved, failures: &mut Failures) -> Vec<UpstreamAddr> {
+        let mut allowed = Vec::new();
+        for address in answer.addresses {
+            match (self.judge)(address) {
+                Ok(()) => allowed.push(UpstreamAddr::new(SocketAddr::new(address, self.port))),
+                Err(reason) => {
+                    failures.refused.get_or_insert((reason, address));
                 }
             }
         }
+        allowed
     }
 }
 

@@ -7,7 +7,7 @@ use sidegate_policy::{Observed, Reason, Verdict, decision::TlsMode, reason::Side
 
 use super::{
     Worker,
-    accept::learn_destination,
+    accept::{Accepted, learn_destination},
     connect::{ConnectError, Connected, connect_by},
     decide::{Facts, Permit, TlsVersion, decide},
     explain::in_words,
@@ -37,12 +37,12 @@ pub(crate) fn start(link: Link) {
 }
 
 /// From a socket to an established connection. `None`: it was refused or failed; its record is written.
-async fn establish(link: Link) -> Option<Relay> {
-    let accepted = match learn_destination(link) {
-        Ok(accepted) => accepted,
-        Err((link, reason)) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
+async fn establish(mut link: Link) -> Option<Relay> {
+    let original = match learn_destination(&mut link) {
+        Ok(original) => original,
+        Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
     };
-    let classified = observe(accepted).await;
+    let classified = observe(Accepted { link, original }).await;
     let Judged { mut link, permit, early } = admit(classified).await?;
     let worker = Arc::clone(&link.worker);
     let began = std::time::Instant::now();

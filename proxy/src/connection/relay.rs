@@ -43,8 +43,8 @@ impl Relay {
         }
         let before = record.sent + record.received;
         let limits = &link.worker.limits;
-        let sent = up.poll(client, upstream, down.has_ended(), (limits, &mut record.sent), cx);
-        let received = down.poll(upstream, client, up.has_ended(), (limits, &mut record.received), cx);
+        let sent = up.poll((client, upstream), down.has_ended(), (limits, &mut record.sent), cx);
+        let received = down.poll((upstream, client), up.has_ended(), (limits, &mut record.received), cx);
         if record.sent + record.received != before {
             record.entry.touch();
         }

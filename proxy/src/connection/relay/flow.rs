@@ -68,8 +68,7 @@ impl Flow {
     /// direction has ended, so the sockets are about to be closed anyway. `count` rises by the bytes delivered.
     pub(super) fn poll(
         &mut self,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        (source, sink): (&mut TcpStream, &mut TcpStream),
         last: bool,
         (limits, count): (&Arc<Limits>, &mut u64),
         cx: &mut Context<'_>,
