@@ -127,7 +127,7 @@ struct Line<N> {
     reason: Reason,
 }
 
-const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8, reason: Reason) -> Line<Ipv4Net> {
+const fn v4([a, b, c, d]: [u8; 4], length: u8, reason: Reason) -> Line<Ipv4Net> {
     Line { net: Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length), reason }
 }
 
@@ -144,36 +144,36 @@ use Reason::{
 
 /// IPv4 denied for original destinations and for names. IANA IPv4 special-purpose registry (RFC 6890).
 const EVERYWHERE_V4: &[Line<Ipv4Net>] = &[
-    v4(0, 0, 0, 0, 8, Unspecified),
-    v4(100, 100, 100, 200, 32, Metadata), // Alibaba Cloud
-    v4(127, 0, 0, 0, 8, Loopback),
-    v4(168, 63, 129, 16, 32, Metadata), // Azure wire server, DNS and health probes
-    v4(169, 254, 169, 254, 32, Metadata), // AWS, Azure, Google, Oracle, OpenStack, DigitalOcean, Hetzner, IBM, ...
-    v4(169, 254, 169, 252, 31, Metadata), // GKE metadata proxy, Amazon resolver
-    v4(169, 254, 169, 123, 32, Metadata), // Amazon time
-    v4(169, 254, 170, 2, 32, Metadata),   // ECS task credentials
-    v4(169, 254, 170, 23, 32, Metadata),  // EKS Pod Identity
-    v4(169, 254, 0, 23, 32, Metadata),    // Tencent Cloud
-    v4(169, 254, 42, 42, 32, Metadata),   // Scaleway
-    v4(169, 254, 0, 0, 16, LinkLocal),
-    v4(192, 0, 0, 192, 32, Metadata), // Oracle Cloud, classic
-    v4(192, 0, 0, 0, 24, Reserved),
-    v4(198, 18, 0, 0, 15, Reserved), // our synthetic range: a real destination in it would carry no name's permission
-    v4(224, 0, 0, 0, 4, Multicast),
-    v4(255, 255, 255, 255, 32, Broadcast),
-    v4(240, 0, 0, 0, 4, Reserved),
+    v4([0, 0, 0, 0], 8, Unspecified),
+    v4([100, 100, 100, 200], 32, Metadata), // Alibaba Cloud
+    v4([127, 0, 0, 0], 8, Loopback),
+    v4([168, 63, 129, 16], 32, Metadata), // Azure wire server, DNS and health probes
+    v4([169, 254, 169, 254], 32, Metadata), // AWS, Azure, Google, Oracle, OpenStack, DigitalOcean, Hetzner, IBM, ...
+    v4([169, 254, 169, 252], 31, Metadata), // GKE metadata proxy, Amazon resolver
+    v4([169, 254, 169, 123], 32, Metadata), // Amazon time
+    v4([169, 254, 170, 2], 32, Metadata),   // ECS task credentials
+    v4([169, 254, 170, 23], 32, Metadata),  // EKS Pod Identity
+    v4([169, 254, 0, 23], 32, Metadata),    // Tencent Cloud
+    v4([169, 254, 42, 42], 32, Metadata),   // Scaleway
+    v4([169, 254, 0, 0], 16, LinkLocal),
+    v4([192, 0, 0, 192], 32, Metadata), // Oracle Cloud, classic
+    v4([192, 0, 0, 0], 24, Reserved),
+    v4([198, 18, 0, 0], 15, Reserved), // our synthetic range: a real destination in it would carry no name's permission
+    v4([224, 0, 0, 0], 4, Multicast),
+    v4([255, 255, 255, 255], 32, Broadcast),
+    v4([240, 0, 0, 0], 4, Reserved),
 ];
 
 /// IPv4 denied for names besides.
 const NAMES_V4: &[Line<Ipv4Net>] = &[
-    v4(10, 0, 0, 0, 8, Private),
-    v4(100, 64, 0, 0, 10, Private), // shared address space, RFC 6598
-    v4(172, 16, 0, 0, 12, Private),
-    v4(192, 168, 0, 0, 16, Private),
-    v4(192, 0, 2, 0, 24, Private), // documentation, RFC 5737: not routed publicly, so in use they are a private network
-    v4(198, 51, 100, 0, 24, Private),
-    v4(203, 0, 113, 0, 24, Private),
-    v4(192, 88, 99, 0, 24, Reserved), // 6to4 relays, RFC 7526
+    v4([10, 0, 0, 0], 8, Private),
+    v4([100, 64, 0, 0], 10, Private), // shared address space, RFC 6598
+    v4([172, 16, 0, 0], 12, Private),
+    v4([192, 168, 0, 0], 16, Private),
+    v4([192, 0, 2, 0], 24, Private), // documentation, RFC 5737: not routed publicly, so in use they are a private network
+    v4([198, 51, 100, 0], 24, Private),
+    v4([203, 0, 113, 0], 24, Private),
+    v4([192, 88, 99, 0], 24, Reserved), // 6to4 relays, RFC 7526
 ];
 
 /// IPv6 denied for original destinations and for names. IANA IPv6 special-purpose registry (RFC 6890).

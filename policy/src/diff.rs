@@ -76,14 +76,14 @@ pub struct State {
 
 /// Compares two sets on one day (audit modes end).
 pub fn compare(old: &PolicySet, new: &PolicySet, today: Date) -> Difference {
-    let mut changes: BTreeMap<(usize, Kind, Atom, &'static str, Option<String>), Vec<Found>> =
-        BTreeMap::new();
+    let mut changes: BTreeMap<Key, Vec<Found>> = BTreeMap::new();
     for (order, direction) in [Direction::Egress, Direction::Ingress].into_iter().enumerate() {
         for atom in atoms::ends(old, new, direction) {
             for ports in atoms::ports(old, new, direction, &atom) {
                 for (observed, http) in atoms::requests(old, new, direction, &atom) {
                     let facts = http.as_ref().map(|(method, path)| HttpFacts { method, path });
-                    let request = request(direction, &atom, ports, observed, facts, today);
+                    let request =
+                        Request { http: facts, ..request(direction, &atom, ports, observed, today) };
                     let (before, after) = (old.decide(&request), new.decide(&request));
                     let Some(kind) = kind(&before, &after) else { continue };
                     let http = http.map(|(method, path)| format!("{method} {}", path.as_str()));
@@ -99,6 +99,9 @@ pub fn compare(old: &PolicySet, new: &PolicySet, today: Date) -> Difference {
     }
     Difference { changes: changes.into_iter().flat_map(|(key, found)| join(key, found)).collect() }
 }
+
+/// What changes are gathered by: direction (0: egress), kind, end, protocol, and method with path.
+type Key = (usize, Kind, Atom, &'static str, Option<String>);
 
 /// A changed verdict at one port atom.
 struct Found {
@@ -122,7 +125,6 @@ fn request<'a>(
     atom: &'a Atom,
     ports: PortAtom,
     observed: Observed,
-    http: Option<HttpFacts<'a>>,
     today: Date,
 ) -> Request<'a> {
     let evidence = match observed {
@@ -143,13 +145,10 @@ fn request<'a>(
         End::Net { peer, .. } => peer.as_ref(),
         End::Host { .. } => None,
     };
-    Request { direction, host, address, port: ports.first, observed, peer, http, today }
+    Request { direction, host, address, port: ports.first, observed, peer, http: None, today }
 }
 
-fn join(
-    (order, kind, atom, protocol, http): (usize, Kind, Atom, &'static str, Option<String>),
-    found: Vec<Found>,
-) -> Vec<Change> {
+fn join((order, kind, atom, protocol, http): Key, found: Vec<Found>) -> Vec<Change> {
     let direction = if order == 0 { Direction::Egress } else { Direction::Ingress };
     let mut changes: Vec<(Change, u16)> = Vec::new();
     for Found { ports, old, new } in found {
