@@ -25,8 +25,9 @@ use crate::{addrs::UpstreamAddr, clock::today, metrics::verdict_word, policy_sto
 
 /// The idle timeout is checked this many times within its length, or more: one coarse timer for all connections.
 const SWEEPS: u32 = 8;
-/// Longest time between sweeps, which also notice the change of the day.
-const LONGEST_SWEEP: Duration = Duration::from_secs(60);
+/// Longest time between sweeps, which also notice the change of the day. Short of the stages' deadlines on purpose:
+/// a timer that is due earlier than all others wakes the event loop when it is set, one system call a connection.
+const LONGEST_SWEEP: Duration = Duration::from_secs(1);
 
 /// What a record says of the last judgement.
 #[derive(Clone, Debug)]
