@@ -4,10 +4,12 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
+type Case = (&'static str, Option<Reason>, Option<Reason>, Option<Reason>);
+
 /// `None` in the second column: the table has nothing against it as an original destination.
 /// Third column: as an answer of a name; fourth: as an answer where `private: true`.
 #[rustfmt::skip]
-const CASES: &[(&str, Option<Reason>, Option<Reason>, Option<Reason>)] = &[
+const CASES: &[Case] = &[
     ("0.0.0.0", Some(Unspecified), Some(Unspecified), Some(Unspecified)),
     ("0.255.255.255", Some(Unspecified), Some(Unspecified), Some(Unspecified)),
     ("1.0.0.0", None, None, None),

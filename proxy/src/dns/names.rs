@@ -21,9 +21,12 @@ const WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Names {
     budget: usize,
-    windows: Mutex<HashMap<(Box<str>, Box<str>), Window>>,
+    windows: Mutex<HashMap<RuleKey, Window>>,
     given: Mutex<Given>,
 }
+
+/// A rule by its policy's name and its own.
+type RuleKey = (Box<str>, Box<str>);
 
 /// The different names that one rule let through since `start`.
 #[derive(Debug)]

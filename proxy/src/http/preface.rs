@@ -144,7 +144,7 @@ impl PrefaceReader {
             (true, b'\n') => {
                 self.after_cr = false;
                 let line = std::mem::take(&mut self.line);
-                return self.line_ended(&line);
+                self.line_ended(&line)
             }
             (true, _) | (false, b'\n' | 0) => Err(self.bad_byte()),
             (false, byte) => {

@@ -117,6 +117,7 @@ fn explanation(sources: &Sources, asked: &Asked<'_>) -> Reply {
     }
 }
 
+#[derive(Debug)]
 struct Question {
     host: Option<HostName>,
     ip: Option<IpAddr>,
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn questions_are_understood_or_say_why_not() {
-        let question = Question::parse("host=API.example.com&port=443").ok().expect("a question");
+        let question = Question::parse("host=API.example.com&port=443").unwrap();
         assert_eq!(question.host.expect("a host").as_str(), "api.example.com");
         for (query, why) in [
             ("port=443", "`host` or `ip`"),
@@ -210,7 +211,7 @@ mod tests {
             ("host=a..b&port=1", "`host`"),
             ("host=a.example&port=1&colour=red", "`colour` is not understood"),
         ] {
-            let error = Question::parse(query).err().expect(query);
+            let error = Question::parse(query).expect_err(query);
             assert!(error.contains(why), "{query}: {error}");
         }
     }

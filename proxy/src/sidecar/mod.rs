@@ -208,7 +208,7 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         names: Names::new(settings.dns_names_per_minute),
         access_log: AccessLog::start(vec![sink]),
         settings,
-        original_dst: Arc::new(|stream| original_dst(stream)),
+        original_dst: Arc::new(original_dst),
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }

@@ -1,5 +1,7 @@
 //! A real `sidegate-proxy serve` in a folder of its own, and the questions that tests put to it.
 
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

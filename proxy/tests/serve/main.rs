@@ -269,7 +269,7 @@ fn metrics_of_the_program() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        for path in fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()) {
             if path.is_dir() {
                 folders.push(path);
             } else {

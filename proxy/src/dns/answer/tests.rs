@@ -51,9 +51,11 @@ fn addresses_of_the_question_are_taken_in_order_and_once() {
     assert_eq!(read(&answer(records)), addresses(&[2, 1], 60));
 }
 
+type Edit = fn(&mut Message);
+
 #[test]
 fn an_answer_that_is_not_to_the_question_is_not_ours() {
-    let edits: [(&str, fn(&mut Message)); 7] = [
+    let edits: [(&str, Edit); 7] = [
         ("wrong id", |m| m.metadata.id = 8),
         ("a question", |m| m.metadata.message_type = MessageType::Query),
         ("another opcode", |m| m.metadata.op_code = OpCode::Notify),
