@@ -1,5 +1,9 @@
 //! System calls that no safe crate covers. The only place for `unsafe`.
 
+pub mod namespace;
+pub mod seccomp;
+pub mod signals;
+
 use std::{io, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
