@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod policy;
+mod run;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunArgs),
     /// Check policy files and ask what they say.
     Policy {
         #[command(subcommand)]
@@ -34,11 +36,13 @@ Exit status:
   0  yes, done
   1  a negative answer: denied, invalid, different, unexpected
   2  wrong usage
-  3  not available: what is needed can't be reached or is not permitted here";
+  3  not available: what is needed can't be reached or is not permitted here
+  `sidegate run` exits with the command's own status (128+N when signal N killed it).";
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Policy { command } => command.run(),
+        Command::Run(args) => run::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sidegate", &mut std::io::stdout());
             ExitCode::SUCCESS

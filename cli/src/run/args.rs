@@ -1,0 +1,104 @@
+//! The command line of `sidegate run`.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Run a command behind a policy: without root, without set-up.
+///
+/// The command gets a network of its own that leads nowhere but through Sidegate. Each connection and each DNS question
+/// is judged, passed on or refused, and recorded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// A policy file; may be given several times. Default: ./sidegate.yaml, else everything is denied.
+    #[arg(long = "policy", short = 'p', value_name = "FILE")]
+    pub(crate) policies: Vec<PathBuf>,
+
+    /// Refuse what no rule allows, or let it pass and record it as `would-deny`.
+    #[arg(long, value_enum, default_value_t = Mode::Enforce)]
+    pub(crate) mode: Mode,
+
+    /// Append one JSON line per connection and question to this file (`-`: standard output).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+
+    /// Print each denial on standard error as it happens: what, why, and what to do.
+    #[arg(long)]
+    pub(crate) explain: bool,
+
+    /// When to print the closing summary on standard error.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = SummaryWhen::Denied)]
+    pub(crate) summary: SummaryWhen,
+
+    /// Say nothing of one's own but errors.
+    #[arg(long, short, conflicts_with = "explain")]
+    pub(crate) quiet: bool,
+
+    /// The upstream resolver to ask; may be given several times. Default: those of /etc/resolv.conf.
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = parse_resolver)]
+    pub(crate) resolver: Vec<SocketAddr>,
+
+    /// Keep a Unix socket reachable, such as "$SSH_AUTH_SOCK". All that exist at the start are closed otherwise.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) allow_socket: Vec<PathBuf>,
+
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What becomes of connections that no rule allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// They are refused.
+    Enforce,
+    /// They pass, recorded as `would-deny`.
+    Audit,
+}
+
+/// When the closing summary is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SummaryWhen {
+    /// Never.
+    Never,
+    /// When something was denied or would have been.
+    Denied,
+    /// Whenever the command ends.
+    Always,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  sidegate run -- npm ci                              deny everything that ./sidegate.yaml does not allow
+  sidegate run --policy ci.yaml --explain -- make test
+  sidegate run --mode audit -- ./build.sh             let everything pass; the summary shows the rules to write
+  sidegate run --access-log access.jsonl -- bash      a shell behind the gate
+
+Exit status: the command's own (128+N when signal N killed it); 126 when the command can't be executed, 127 when it
+is not found. Before the command starts: 1 for an invalid policy, 2 for wrong usage, 3 where namespaces are not permitted.";
+
+fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).map_err(|_| {
+        "give an address such as 10.0.0.2, 10.0.0.2:5353 or [fd00::2]:53; names are not resolved here"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_is_an_address_with_or_without_a_port() {
+        assert_eq!(parse_resolver("10.0.0.2").unwrap(), "10.0.0.2:53".parse().unwrap());
+        assert_eq!(parse_resolver("::1").unwrap(), "[::1]:53".parse().unwrap());
+        assert_eq!(parse_resolver("[::1]:5353").unwrap(), "[::1]:5353".parse().unwrap());
+        assert!(parse_resolver("dns.example").is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! `sidegate run`: a command in a network that leads nowhere but through the proxy.
+//!
+//! This process stays in the network it was started in and is the proxy. The command lives in namespaces of its own, made
+//! by a fork of this process (see [`inside`]), which hands the listeners out and then gives up every power.
+
+mod args;
+mod channel;
+mod explain;
+mod init;
+mod inside;
+mod mounts;
+mod network;
+mod outside;
+mod policy_files;
+mod signals;
+mod sockets;
+mod suggestion;
+mod summary;
+mod supervise;
+mod terminal;
+mod unavailable;
+mod wording;
+
+use std::{fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use sidegate_proxy::{
+    access_log::{AccessLog, JsonLines, Sink},
+    dns::{Names, Resolver, SyntheticAddresses},
+    policy_store::PolicyStore,
+    redirect::{self, RefusalRecords},
+    server::{Gate, Running},
+    settings::Settings,
+};
+
+pub(crate) use args::RunArgs;
+use channel::{FromOutside, Step};
+use inside::Plan;
+use outside::{Prepared, Unprepared};
+use policy_files::{Policies, Refused};
+use summary::Summary;
+use terminal::Foreground;
+
+/// Exit status before the command runs: the policy is invalid or unreadable.
+const INVALID: u8 = 1;
+/// Exit status before the command runs: this machine does not permit what is needed.
+const UNAVAILABLE: u8 = 3;
+
+/// How long connections of background children may go on once the command has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Runs the command. The exit status is the command's own.
+pub(crate) fn run(args: RunArgs) -> ExitCode {
+    let status = match policy_files::load(&args.policies, args.mode) {
+        Ok(policies) => gate(args, policies),
+        Err(refused) => {
+            report_refused(&refused);
+            INVALID
+        }
+    };
+    ExitCode::from(status)
+}
+
+/// The whole story, outside.
+fn gate(args: RunArgs, policies: Policies) -> u8 {
+    if policies.absent && !args.quiet {
+        eprintln!(
+            "sidegate: no policy file (--policy FILE, or ./{}): everything is denied",
+            policy_files::DEFAULT_FILE
+        );
+    }
+    let settings = match settings(&args) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return unavailable(&format!(
+                "no resolver: /etc/resolv.conf: {error}; name one with --resolver ADDR"
+            ));
+        }
+    };
+    let prepared = match prepare(&args, settings.workers) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            eprint!("{}", unavailable::explain(&failure, &unavailable::Surroundings::look()));
+            return UNAVAILABLE;
+        }
+    };
+    serve(&args, policies, settings, prepared).unwrap_or_else(|error| unavailable(&error.to_string()))
+}
+
+/// Makes the inner side; where a `/proc` of its own is refused, again without.
+fn prepare(args: &RunArgs, workers: usize) -> Result<Prepared, Unprepared> {
+    let mut plan = Plan {
+        command: args.command.clone(),
+        allow_socket: args.allow_socket.clone(),
+        workers,
+        own_processes: true,
+    };
+    match outside::prepare(&plan) {
+        Err(failure) if failure.step == Step::Proc => {
+            eprintln!(
+                "sidegate: warning: /proc can't be mounted here ({}): the command sees your other processes and can \
+                 signal them; it still can't trace them or reach the network past the policy",
+                failure.message
+            );
+            plan.own_processes = false;
+            outside::prepare(&plan)
+        }
+        other => other,
+    }
+}
+
+/// From the first thread to the last record.
+fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepared) -> io::Result<u8> {
+    // Threads inherit the blocked signals, so that only this one reads them.
+    let signals = supervise::signal_source()?;
+    // Nothing of the same user may trace the proxy or read its descriptors.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    raise_descriptor_limit();
+    let foreground = Foreground::remember();
+
+    let summary = Summary::default();
+    let access_log = AccessLog::start(sinks(args, &summary)?);
+    release_standard_streams(args.access_log.as_deref())?;
+    let gate = Arc::new(Gate {
+        policies: PolicyStore::new(policies.set),
+        resolver: Resolver::new(settings.resolvers.clone()),
+        synthetic: SyntheticAddresses::default(),
+        names: Names::new(settings.dns_names_per_minute),
+        access_log: access_log.clone(),
+        settings,
+        original_dst: Arc::new(redirect::original_dst),
+        workload: None,
+    });
+    let Prepared { channel, init, listeners, refusals } = prepared;
+    let refusals = RefusalRecords::start(refusals, Arc::clone(&gate))?;
+    let running = Running::start(gate, listeners)?;
+    channel.say(&FromOutside::Go)?;
+    let status = supervise::until_end(&channel, init, &signals)?;
+    supervise::await_init(init);
+    if let Some(foreground) = foreground {
+        foreground.restore();
+    }
+    running.drain(LAST_WORDS);
+    drop(refusals);
+    access_log.finish();
+    if !args.quiet
+        && let Some(text) = summary.text(args.summary, access_log.dropped())
+    {
+        eprint!("{text}");
+    }
+    Ok(status)
+}
+
+fn settings(args: &RunArgs) -> io::Result<Settings> {
+    let resolvers = match args.resolver.as_slice() {
+        [] => Resolver::system_servers()?,
+        named => named.to_vec(),
+    };
+    // Beyond a few, workers cost descriptors at start and bring nothing to one command.
+    let defaults = Settings::default();
+    Ok(Settings { workers: defaults.workers.clamp(1, MOST_WORKERS), resolvers, ..defaults })
+}
+
+/// Six sockets a worker (three kinds, two families) fit one message of descriptors.
+const MOST_WORKERS: usize = 8;
+
+fn sinks(args: &RunArgs, summary: &Summary) -> io::Result<Vec<Box<dyn Sink>>> {
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(summary.clone())];
+    if let Some(path) = &args.access_log {
+        sinks.push(match path.as_os_str().as_encoded_bytes() {
+            b"-" => Box::new(JsonLines::stdout()),
+            _ => Box::new(JsonLines::file(path)?),
+        });
+    }
+    if args.explain {
+        sinks.push(Box::new(explain::Explain::on_stderr()));
+    }
+    Ok(sinks)
+}
+
+/// The command's input and output are its own: a reader sees the end when the command closes them.
+fn release_standard_streams(access_log: Option<&Path>) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    if access_log != Some(Path::new("-")) {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    Ok(())
+}
+
+/// Each relayed connection takes two descriptors or more; the command keeps the limit it was given.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it fewer connections fit, which the limits tell when it matters.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn unavailable(message: &str) -> u8 {
+    eprintln!("sidegate: {message}");
+    UNAVAILABLE
+}
+
+fn report_refused(refused: &Refused) {
+    match refused {
+        Refused::Unreadable(path, error) => eprintln!("sidegate: {}: {error}", path.display()),
+        Refused::Invalid(diagnostics) => {
+            for diagnostic in diagnostics {
+                eprintln!("{diagnostic}");
+            }
+            eprintln!("sidegate: the policy was refused; nothing was run");
+        }
+    }
+}

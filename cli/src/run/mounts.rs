@@ -1,0 +1,121 @@
+//! The command's private view of files: a `resolv.conf` that fits its network, closed sockets and devices, its own `/proc`.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+/// Devices that reach other machines without the network namespace having a say.
+const CLOSED_DEVICES: [&str; 2] = ["/dev/infiniband", "/dev/vhost-vsock"];
+
+/// Empty directories where a scratch file system may stand for a moment.
+const SCRATCH: [&str; 7] = ["/mnt", "/media", "/srv", "/opt", "/var/tmp", "/home", "/tmp"];
+
+/// Makes the view: to be called in a mount namespace of one's own.
+///
+/// # Errors
+/// The kernel refuses a mount.
+pub(super) fn arrange(sockets: &[PathBuf]) -> io::Result<()> {
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let devices = CLOSED_DEVICES.iter().map(PathBuf::from).filter(|path| path.exists());
+    let closed: Vec<PathBuf> = sockets.iter().cloned().chain(devices).collect();
+    let resolv_conf = fs::canonicalize("/etc/resolv.conf").ok();
+
+    let scratch = Scratch::mount(closed.iter().chain(&resolv_conf))?;
+    let void_file = scratch.file("void", 0o000, "")?;
+    let void_directory = scratch.directory("void.d")?;
+    for path in &closed {
+        let void = if path.is_dir() { &void_directory } else { &void_file };
+        match rustix::mount::mount_bind(void, path) {
+            // A socket that is gone by now needs no closing.
+            Err(rustix::io::Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    if let Some(target) = resolv_conf {
+        let text = fs::read_to_string(&target).unwrap_or_default();
+        let ours = scratch.file("resolv.conf", 0o644, &resolver_file(&text))?;
+        rustix::mount::mount_bind(&ours, &target)?;
+    }
+    Ok(())
+}
+
+/// Mounts the `/proc` of the caller's PID namespace.
+///
+/// # Errors
+/// `EPERM` where parts of the present `/proc` are masked, as in most containers.
+pub(super) fn own_proc() -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
+}
+
+/// The system's file with the one nameserver that the command needs: every question on port 53 comes to the proxy.
+fn resolver_file(system: &str) -> String {
+    let mut text = String::from("nameserver 127.0.0.1\n");
+    for line in system.lines() {
+        if !line.trim_start().starts_with("nameserver") && !line.starts_with(['#', ';']) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A small file system in memory, unmounted when dropped; what was bound elsewhere from it stays.
+struct Scratch {
+    place: &'static Path,
+}
+
+impl Scratch {
+    /// Mounts it on a directory that hides none of `targets`.
+    fn mount<'a>(targets: impl Iterator<Item = &'a PathBuf>) -> io::Result<Scratch> {
+        let targets: Vec<&PathBuf> = targets.collect();
+        let place = SCRATCH
+            .iter()
+            .map(Path::new)
+            .find(|place| place.is_dir() && !targets.iter().any(|target| target.starts_with(place)))
+            .ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "no directory for a scratch file system")
+            })?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("sidegate", place, "tmpfs", flags, Some(c"mode=0755,size=64k"))?;
+        Ok(Scratch { place })
+    }
+
+    fn file(&self, name: &str, mode: u32, text: &str) -> io::Result<PathBuf> {
+        let path = self.place.join(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(path)
+    }
+
+    fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = self.place.join(name);
+        fs::DirBuilder::new().mode(0o000).create(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing depends on it: the namespace ends with the command.
+        let _ = rustix::mount::unmount(self.place, UnmountFlags::DETACH);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolver_file_keeps_search_and_options() {
+        let system =
+            "# made by hand\nnameserver 10.0.0.2\nsearch corp.example\noptions ndots:2\n nameserver ::1\n";
+        assert_eq!(resolver_file(system), "nameserver 127.0.0.1\nsearch corp.example\noptions ndots:2\n");
+    }
+}
