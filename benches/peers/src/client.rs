@@ -39,11 +39,14 @@ pub(crate) enum Load {
         #[arg(long, default_value_t = 16)]
         connections: u64,
     },
-    /// New connections with a ClientHello, a ServerHello, and a close by the client.
+    /// New connections with a ClientHello and a ServerHello.
     New {
-        /// Origin.
+        /// Origins, taken in turn.
+        #[arg(long, required = true)]
+        to: Vec<IpAddr>,
+        /// Let the origin close first instead of the client.
         #[arg(long)]
-        to: IpAddr,
+        origin_closes: bool,
         /// Server name.
         #[arg(long)]
         host: String,
@@ -78,10 +81,12 @@ pub(crate) fn run(load: &Load) -> io::Result<()> {
             let taken = parallel(*connections, |_| small((*to, origin::ECHO).into(), share))?;
             report(&taken, share * connections)
         }
-        Load::New { to, host, count, connections } => {
+        Load::New { to, origin_closes, host, count, connections } => {
             let share = count / connections;
             let greeting = hello::client_hello(host);
-            let taken = parallel(*connections, |_| new((*to, origin::TLS).into(), &greeting, share))?;
+            let port = if *origin_closes { origin::TLS_CLOSES } else { origin::TLS };
+            let ends: Vec<SocketAddr> = to.iter().map(|&to| (to, port).into()).collect();
+            let taken = parallel(*connections, |_| new(&ends, *origin_closes, &greeting, share))?;
             report(&taken, share * connections)
         }
         Load::Idle { to, count } => idle((*to, origin::HOLD).into(), *count),
@@ -157,16 +162,20 @@ fn small(to: SocketAddr, exchanges: u64) -> io::Result<Vec<Duration>> {
         .collect()
 }
 
-fn new(to: SocketAddr, greeting: &[u8], count: u64) -> io::Result<Vec<Duration>> {
-    let wanted = hello::server_hello().len();
-    let mut buffer = vec![0; wanted];
-    (0..count)
-        .map(|_| {
+fn new(ends: &[SocketAddr], origin_closes: bool, greeting: &[u8], count: u64) -> io::Result<Vec<Duration>> {
+    let mut buffer = vec![0; hello::server_hello().len()];
+    ends.iter()
+        .cycle()
+        .zip(0..count)
+        .map(|(to, _)| {
             let start = Instant::now();
             let mut stream = TcpStream::connect(to)?;
             stream.set_nodelay(true)?;
             stream.write_all(greeting)?;
             stream.read_exact(&mut buffer)?;
+            if origin_closes && stream.read(&mut [0])? != 0 {
+                return Err(io::Error::other("bytes after the greeting"));
+            }
             drop(stream);
             Ok(start.elapsed())
         })

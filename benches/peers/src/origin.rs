@@ -19,12 +19,15 @@ pub(crate) const TLS: u16 = 443;
 
 type Part = fn(TcpStream) -> io::Result<()>;
 
-/// Serves the four ports until killed.
+/// Port that does the same, but closes first.
+pub(crate) const TLS_CLOSES: u16 = 8443;
+
+/// Serves the five ports until killed.
 pub(crate) fn serve() -> io::Result<()> {
-    let parts: [(u16, Part); 4] = [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet)];
+    let parts: [(u16, Part); 5] = [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet), (TLS_CLOSES, greet_and_close)];
     let mut threads = Vec::new();
     for (port, part) in parts {
-        let listener = crate::relay::listen(([0, 0, 0, 0], port).into())?;
+        let listener = crate::relay::listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())?;
         threads.push(thread::spawn(move || accept(&listener, part)));
     }
     println!("ready");
@@ -66,12 +69,20 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
 }
 
 fn greet(mut stream: TcpStream) -> io::Result<()> {
+    greet_once(&mut stream)?;
+    let mut rest = [0; 64];
+    while stream.read(&mut rest)? > 0 {}
+    Ok(())
+}
+
+fn greet_and_close(mut stream: TcpStream) -> io::Result<()> {
+    greet_once(&mut stream)
+}
+
+fn greet_once(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
     stream.read_exact(&mut body)?;
-    stream.write_all(&hello::server_hello())?;
-    let mut rest = [0; 64];
-    while stream.read(&mut rest)? > 0 {}
-    Ok(())
+    stream.write_all(&hello::server_hello())
 }
