@@ -1,6 +1,7 @@
 //! The `sidegate` command.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod policy;
 mod run;
 
@@ -19,6 +20,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Demo(demo::DemoArgs),
     /// Check policy files and ask what they say.
     Policy {
         #[command(subcommand)]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Policy { command } => command.run(),
         Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sidegate", &mut std::io::stdout());
             ExitCode::SUCCESS

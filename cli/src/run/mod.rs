@@ -34,6 +34,7 @@ use sidegate_proxy::{
 
 pub(crate) use args::RunArgs;
 use channel::{FromOutside, Step};
+pub(crate) use explain::wants_colour;
 use inside::Plan;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};

@@ -71,6 +71,20 @@ pub fn prepare_loopback() -> Result<(), Refused> {
     Ok(())
 }
 
+/// Makes an address local to this network namespace, on `lo`. Idempotent.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn add_local_address(ip: std::net::IpAddr) -> Result<(), Refused> {
+    let mut netlink = Netlink::route()
+        .map_err(|source| Refused { purpose: "opening a routing socket".to_owned(), source })?;
+    let message = match ip {
+        std::net::IpAddr::V4(ip) => address(libc::AF_INET, &ip.octets()),
+        std::net::IpAddr::V6(ip) => address(libc::AF_INET6, &ip.octets()),
+    };
+    tolerate(netlink.transact(vec![message]), &[libc::EEXIST])
+}
+
 fn tolerate(outcome: Result<(), Refused>, errors: &[i32]) -> Result<(), Refused> {
     match outcome {
         Err(refused) if refused.source.raw_os_error().is_some_and(|code| errors.contains(&code)) => Ok(()),

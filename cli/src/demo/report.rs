@@ -1,0 +1,100 @@
+//! The demo's words on the terminal.
+
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sidegate_api::AccessRecord;
+
+use super::{
+    app::Told,
+    attempts::{Act, Attempt},
+    world::Seen,
+};
+use crate::run::wants_colour;
+
+/// What is about to happen.
+pub(super) fn opening(policy: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "An application runs behind this policy:\n")?;
+    for line in policy.lines() {
+        writeln!(out, "    {line}")?;
+    }
+    writeln!(out, "\n  {:>2}  {:<42} {:<8} {:<22} the application saw", "", "attempt", "verdict", "reason")?;
+    out.flush()
+}
+
+/// One line of the table; true when it is as expected.
+pub(super) fn row(
+    number: usize,
+    attempt: &Attempt,
+    told: &Told,
+    record: Option<&AccessRecord>,
+) -> io::Result<bool> {
+    let got = record.map(|record| (record.verdict.as_str(), record.reason.as_str()));
+    let expected = got == attempt.expected && told.succeeded == attempt.succeeds;
+    let (verdict, reason) = match (got, attempt.expected) {
+        (Some(got), _) => got,
+        (None, None) => ("denied", "no capability"),
+        (None, Some(_)) => ("?", "no record"),
+    };
+    let colour = match (wants_colour(&io::stdout()), verdict) {
+        (false, _) => ("", ""),
+        (true, "allowed") => ("\x1b[32m", "\x1b[0m"),
+        (true, _) => ("\x1b[31m", "\x1b[0m"),
+    };
+    let mut out = io::stdout().lock();
+    let title = attempt.title;
+    let saw: String = told.saw.chars().filter(|c| !c.is_control()).take(60).collect();
+    writeln!(
+        out,
+        "  {:>2}  {title:<42} {}{verdict:<8}{} {reason:<22} {saw}",
+        number + 1,
+        colour.0,
+        colour.1
+    )?;
+    if !expected {
+        let wanted = attempt.expected.unwrap_or(("denied", "no capability"));
+        writeln!(out, "      UNEXPECTED: should be {} ({})", wanted.0, wanted.1)?;
+    }
+    out.flush()?;
+    Ok(expected)
+}
+
+/// Whether a record tells of this attempt: its name, its address, or both.
+pub(super) fn belongs(record: &AccessRecord, attempt: &Attempt) -> bool {
+    let to = |address| record.original_dst == Some(address);
+    let named = |name: &str| record.host.as_deref() == Some(name);
+    match attempt.act {
+        Act::Tls(address, name) => record.dns.is_none() && to(address) && named(name),
+        Act::Plain(address) | Act::Listen(address) => record.protocol != "udp" && to(address),
+        Act::Datagram(address) => record.protocol == "udp" && to(address),
+        Act::Ask(_, name) => record.dns.is_some() && named(name),
+        Act::ByName(name, port) => {
+            record.dns.is_none() && named(name) && record.original_dst.is_some_and(|to| to.port() == port)
+        }
+        Act::Icmp => false,
+    }
+}
+
+/// What the far ends counted; true when nothing arrived that should not.
+pub(super) fn proof(seen: &Seen) -> io::Result<bool> {
+    let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+    let counts = [
+        ("TLS 1.3 origin: handshakes by its own name", read(&seen.api), 3),
+        ("TLS 1.2 server: application bytes", read(&seen.old_bytes), 0),
+        ("database: connections", read(&seen.database), 1),
+        ("attacker: connections and datagrams", read(&seen.attacker), 0),
+        ("metadata address: connections", read(&seen.metadata), 0),
+        ("resolver: questions for forbidden names", read(&seen.forbidden_questions), 0),
+    ];
+    let mut out = io::stdout().lock();
+    writeln!(out, "\nWhat reached the world, as the far ends counted it:\n")?;
+    for (what, count, wanted) in counts {
+        let mark = if count == wanted { "" } else { "   UNEXPECTED" };
+        writeln!(out, "  {what:<46} {count}{mark}")?;
+    }
+    out.flush()?;
+    Ok(counts.iter().all(|(_, count, wanted)| count == wanted))
+}
