@@ -64,10 +64,11 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 /// The whole story, outside.
 fn gate(args: RunArgs, policies: Policies) -> u8 {
     if policies.absent && !args.quiet {
-        eprintln!(
-            "sidegate: no policy file (--policy FILE, or ./{}): everything is denied",
-            policy_files::DEFAULT_FILE
-        );
+        let effect = match args.mode {
+            args::Mode::Enforce => "everything is denied",
+            args::Mode::Audit => "everything passes, recorded as would-deny",
+        };
+        eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
     let settings = match settings(&args) {
         Ok(settings) => settings,
