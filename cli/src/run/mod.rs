@@ -70,6 +70,11 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         };
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
+    if !policies.set.udp_destinations().is_empty() && !args.quiet {
+        eprintln!(
+            "sidegate: warning: `udp` rules have no effect under `run` yet: datagrams other than DNS are refused"
+        );
+    }
     let settings = match settings(&args) {
         Ok(settings) => settings,
         Err(error) => {
