@@ -76,8 +76,11 @@ pub struct CompileOptions {
 pub enum Peek {
     /// Some rule at this port looks at TLS or HTTP: classify first.
     Needed,
-    /// Only opaque address rules (or nothing at all) can match: judge at once, never wait.
+    /// An opaque rule allows it as it is, or the fixed table denies it: judge at once, never wait.
     Unneeded,
+    /// Nothing that the bytes show can allow it. A look at what comes at once makes its record and its refusal say
+    /// more (and in audit mode its suggested rule), but nobody waits for it.
+    Brief,
 }
 
 /// Datagrams that may leave: after `except` and deny rules are subtracted.

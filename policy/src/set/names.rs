@@ -148,9 +148,12 @@ pub(super) fn peek(
         return Peek::Unneeded;
     }
     let mut needed = synthetic.is_none() && set.hosts_at.contains(port);
+    let mut opaque = false;
     let mut look = |candidate: Candidate<'_>| {
+        let covers = candidate.covers_port(port) && !candidate.excepted;
         let looks = set.compiled(candidate.entry.rule).is_some_and(|rule| rule.looks_at_bytes());
-        needed |= looks && candidate.covers_port(port) && !candidate.excepted;
+        needed |= looks && covers;
+        opaque |= !looks && covers;
     };
     if let Some(address) = address {
         set.egress.allow.visit_address(address, &mut look);
@@ -170,5 +173,9 @@ pub(super) fn peek(
     if let Some(host) = synthetic {
         set.egress.deny.visit_host(host.as_str(), &mut denies);
     }
-    if needed { Peek::Needed } else { Peek::Unneeded }
+    match (needed, opaque) {
+        (true, _) => Peek::Needed,
+        (false, true) => Peek::Unneeded,
+        (false, false) => Peek::Brief,
+    }
 }

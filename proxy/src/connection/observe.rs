@@ -1,6 +1,6 @@
 //! Reads the client's first bytes, within budget and deadline, until they can be judged. They are forwarded unchanged.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sidegate_policy::{HostEvidence, HostName, Observed, Peek, Reason};
 use tokio::time::timeout;
@@ -19,6 +19,9 @@ use crate::{
     tls::client_hello::{ClientHello, ServerName},
 };
 
+/// Longest look at a connection that its bytes can't help: a client that speaks first has spoken by then.
+const BRIEF: Duration = Duration::from_millis(100);
+
 /// A connection whose facts are known.
 pub(crate) struct Classified {
     pub(crate) link: Link,
@@ -34,8 +37,8 @@ pub(crate) struct Early {
     pub(crate) hello: Option<(ClientHello, usize)>,
 }
 
-/// Looks at the first bytes if a verdict could depend on them. A client that can only be judged by its destination
-/// is not waited for: its server may speak first.
+/// Looks at the first bytes if a verdict could depend on them, and briefly if only its record could. A client that is
+/// allowed by its destination alone is not waited for: its server may speak first.
 pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let Accepted { mut link, original } = accepted;
     let gate = Arc::clone(&link.worker.gate);
@@ -45,9 +48,17 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
     let mut facts = Facts { host: None, original, synthetic, observed: Observed::Opaque, flaw: None };
     let mut early = Early::default();
-    if peek == Peek::Needed {
-        let (outcome, taken) = read_first(&mut link, &gate.settings, &mut early.bytes).await;
-        apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);
+    let patience = match peek {
+        Peek::Needed => Some(gate.settings.classify_timeout),
+        Peek::Brief => Some(BRIEF),
+        Peek::Unneeded => None,
+    };
+    if let Some(patience) = patience {
+        let (outcome, taken) = read_first(&mut link, &gate.settings, patience, &mut early.bytes).await;
+        // Where no bytes could have allowed it, their want or their form is not what it is refused for.
+        if peek == Peek::Needed || outcome.is_ok() {
+            apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);
+        }
     }
     if let Some(name) = name {
         vouch(&mut facts, name);
@@ -61,6 +72,7 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
 async fn read_first(
     link: &mut Link,
     settings: &Settings,
+    patience: Duration,
     bytes: &mut Vec<u8>,
 ) -> (Result<FirstBytes, Reason>, usize) {
     let mut classifier = Classifier::new(settings.classify_bytes);
@@ -81,7 +93,7 @@ async fn read_first(
             }
         }
     };
-    let read = timeout(settings.classify_timeout, reading).await;
+    let read = timeout(patience, reading).await;
     let taken = classifier.taken();
     let outcome = match read {
         Ok(Ok(Progress::Done(first))) => Ok(first),

@@ -225,7 +225,7 @@ fn udp_destinations_are_what_is_left() {
 
 #[test]
 fn peek_waits_only_where_bytes_decide() {
-    use crate::Peek::{Needed, Unneeded};
+    use crate::Peek::{Brief, Needed, Unneeded};
     let db = name("db.example.test");
     let set = set_of(vec![
         rule("web", vec![hosts(&["ok.example.test"])]),
@@ -234,7 +234,7 @@ fn peek_waits_only_where_bytes_decide() {
         Rule { ports: vec![8443..=8443], ..rule("tls-net", vec![cidrs(&["10.0.0.0/8"], &[])]) },
     ]);
     assert_eq!(set.peek(Some(ip("8.8.8.8")), None, 443), Needed);
-    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, 444), Unneeded);
+    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, 444), Brief);
     assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 22), Unneeded);
     assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 8443), Needed);
     assert_eq!(set.peek(None, Some(&db), 5432), Unneeded);

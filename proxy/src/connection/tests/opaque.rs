@@ -52,6 +52,29 @@ async fn what_no_rule_allows_is_reset_before_any_packet_leaves() {
 }
 
 #[tokio::test]
+async fn where_no_rule_could_allow_it_a_brief_look_names_the_host_for_the_record() {
+    let world = World::start(POLICY, ZONE).await;
+    let mut client = world.client("93.184.216.34:8443").await;
+    client.write_all(&super::tls::hello_for("www.ok.example")).await.unwrap();
+    let heard = read_all(&mut client).await.unwrap();
+    assert_eq!(heard, crate::tls::server_gate::ACCESS_DENIED_ALERT);
+    let record = world.record().await;
+    assert_eq!(story(&record), ("denied", "no-rule", CloseReason::Denied));
+    assert_eq!((record.protocol.as_str(), record.host.as_deref()), ("tls", Some("www.ok.example")));
+    assert!(world.net.dialled().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_brief_look_waits_for_nobody() {
+    let world = World::start(POLICY, ZONE).await;
+    let began = Instant::now();
+    let mut client = world.client("93.184.216.34:8443").await;
+    assert_eq!(read_all(&mut client).await, None);
+    assert!(began.elapsed() < Duration::from_millis(200));
+    assert_eq!(story(&world.record().await), ("denied", "no-rule", CloseReason::Denied));
+}
+
+#[tokio::test]
 async fn a_connection_that_was_not_redirected_is_refused() {
     let world = World::start(POLICY, ZONE).await;
     let mut client = world.client_to(None).await;
