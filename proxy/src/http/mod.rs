@@ -1,4 +1,5 @@
 //! Recognising plaintext HTTP, and answering a denied client.
 
+pub mod denial;
 mod head;
 pub mod preface;

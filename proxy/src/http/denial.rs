@@ -1,0 +1,176 @@
+//! What a denied HTTP client is told. Nothing that an attacker chose stands in it unescaped.
+
+use serde::Serialize;
+use sidegate_policy::{HostName, Reason, reason::Side};
+
+/// A denial, in typed fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Denial<'a> {
+    /// Why.
+    pub reason: Reason,
+    /// The deciding rule, as `policy/rule`.
+    pub rule: Option<&'a str>,
+    /// The host that the request named.
+    pub host: Option<&'a HostName>,
+    /// What to do next; [`Reason::fix`] where nothing better is known.
+    pub fix: Option<&'a str>,
+    /// The request was `HEAD`: its answer has a length but no body (RFC 9110 section 9.3.2).
+    pub head: bool,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    verdict: &'static str,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    meaning: &'static str,
+    fix: &'a str,
+    note: &'static str,
+}
+
+const POLICY_NOTE: &str = "Sidegate closed this connection because of policy. It is not a fault to work around: \
+    another client, address or port will be denied as well. Ask the owner of the policy.";
+const OTHER_NOTE: &str = "Sidegate closed this connection before anything was sent to the destination.";
+
+impl Denial<'_> {
+    /// A whole HTTP/1.1 response, after which the connection closes.
+    pub fn http1(&self) -> Vec<u8> {
+        let body = self.body();
+        let (code, phrase) = self.status();
+        let mut response = format!(
+            "HTTP/1.1 {code} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             cache-control: no-store\r\nconnection: close\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        if !self.head {
+            response.extend_from_slice(&body);
+        }
+        response
+    }
+
+    /// The frames that end an HTTP/2 connection whose preface was seen: SETTINGS, which must come first, and
+    /// GOAWAY with the body above as debug text. RFC 9113 sections 3.4 and 6.8.
+    ///
+    /// HTTP_1_1_REQUIRED, since over HTTP/1.1 the client gets the explanation as a response; and stream 1 counts as
+    /// seen, so that no client takes its request for unprocessed and repeats it unasked.
+    pub fn http2(&self) -> Vec<u8> {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const HTTP_1_1_REQUIRED: u32 = 0xd;
+        // A client must accept frames of 16 KiB (section 6.5.2).
+        let mut text = self.body();
+        text.truncate(8 * 1024);
+        let length = u32::try_from(8 + text.len()).unwrap_or(8).to_be_bytes();
+        let mut frames = SETTINGS.to_vec();
+        frames.extend_from_slice(&length[1..]);
+        frames.extend_from_slice(&[7, 0, 0, 0, 0, 0]);
+        frames.extend_from_slice(&1u32.to_be_bytes());
+        frames.extend_from_slice(&HTTP_1_1_REQUIRED.to_be_bytes());
+        frames.extend_from_slice(&text);
+        frames
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let body = Body {
+            verdict: "denied",
+            reason: self.reason.word(),
+            rule: self.rule,
+            host: self.host.map(HostName::as_str),
+            meaning: self.reason.meaning(),
+            fix: self.fix.unwrap_or(self.reason.fix()),
+            note: if self.reason.side() == Side::Policy { POLICY_NOTE } else { OTHER_NOTE },
+        };
+        // Strings alone: serialising them can't fail.
+        let mut json = serde_json::to_vec(&body).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    fn status(&self) -> (u16, &'static str) {
+        match (self.reason, self.reason.side()) {
+            (Reason::HttpMalformed, _) => (400, "Bad Request"),
+            (Reason::ClassifyTooLarge, _) => (431, "Request Header Fields Too Large"),
+            (Reason::ClassifyTimeout, _) => (408, "Request Timeout"),
+            (Reason::DialTimeout | Reason::ResolveTimeout, _) => (504, "Gateway Timeout"),
+            (_, Side::Upstream | Side::Resolver) => (502, "Bad Gateway"),
+            (Reason::NotSupported, _) => (403, "Forbidden"),
+            (_, Side::Sidegate) => (503, "Service Unavailable"),
+            _ => (403, "Forbidden"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denial(reason: Reason) -> Denial<'static> {
+        Denial { reason, rule: None, host: None, fix: None, head: false }
+    }
+
+    fn split(response: &[u8]) -> (String, serde_json::Value) {
+        let text = std::str::from_utf8(response).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        (head.to_owned(), serde_json::from_str(body).unwrap())
+    }
+
+    #[test]
+    fn a_denial_names_verdict_reason_rule_host_and_fix() {
+        let host = HostName::parse("api.example.com").unwrap();
+        let denied =
+            Denial { rule: Some("payments/no-stripe"), host: Some(&host), ..denial(Reason::RuleDenies) };
+        let (head, body) = split(&denied.http1());
+        assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"));
+        assert!(head.contains("connection: close"));
+        assert_eq!(body["verdict"], "denied");
+        assert_eq!(body["reason"], "rule-denies");
+        assert_eq!(body["rule"], "payments/no-stripe");
+        assert_eq!(body["host"], "api.example.com");
+        assert_eq!(body["fix"], Reason::RuleDenies.fix());
+        assert!(body["note"].as_str().unwrap().contains("not a fault to work around"));
+    }
+
+    #[test]
+    fn every_reason_renders_and_hostile_text_stays_a_string() {
+        for reason in Reason::ALL {
+            let hostile = "\"}\r\n\r\nHTTP/1.1 200 OK\r\n\r\n<script>\u{0}\u{1b}[2J";
+            let (_, body) = split(&Denial { fix: Some(hostile), ..denial(*reason) }.http1());
+            assert_eq!(body["fix"], hostile);
+            assert_eq!(body["reason"], reason.word());
+        }
+    }
+
+    #[test]
+    fn head_gets_the_length_without_the_body() {
+        let full = denial(Reason::NoRule).http1();
+        let head = Denial { head: true, ..denial(Reason::NoRule) }.http1();
+        assert!(head.ends_with(b"\r\n\r\n") && full.starts_with(&head) && full.len() > head.len());
+    }
+
+    #[test]
+    fn http2_gets_settings_then_goaway() {
+        let frames = denial(Reason::TlsRequired).http2();
+        let (settings, goaway) = frames.split_at(9);
+        assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let length = usize::from(goaway[1]) << 8 | usize::from(goaway[2]);
+        assert_eq!((goaway[0], goaway[3], length), (0, 7, goaway.len() - 9));
+        assert_eq!(goaway[9..17], [0, 0, 0, 1, 0, 0, 0, 0xd]);
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&goaway[17..]).unwrap()["reason"],
+            "tls-required"
+        );
+    }
+
+    #[test]
+    fn the_status_names_the_side_at_fault() {
+        let code = |reason| denial(reason).status().0;
+        assert_eq!(code(Reason::HostMismatch), 403);
+        assert_eq!(code(Reason::HttpMalformed), 400);
+        assert_eq!(code(Reason::DialRefused), 502);
+        assert_eq!(code(Reason::LimitConnections), 503);
+    }
+}
