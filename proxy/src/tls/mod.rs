@@ -5,4 +5,6 @@ mod records;
 mod second_hello;
 pub mod server_gate;
 mod server_hello;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;

@@ -158,6 +158,12 @@ impl Message {
         }
     }
 
+    /// Bytes of memory held.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.collected.capacity()
+    }
+
     /// The body of a whole message.
     pub(super) fn body(&self) -> &[u8] {
         self.collected.get(MESSAGE_HEADER..).unwrap_or_default()
