@@ -126,7 +126,10 @@ pub(crate) fn re_recorded(stream: &[u8], size: usize) -> Vec<u8> {
 }
 
 fn extension_list(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    extensions.iter().flat_map(|(kind, body)| [kind.to_be_bytes().to_vec(), vector16(body)].concat()).collect()
+    extensions
+        .iter()
+        .flat_map(|(kind, body)| [kind.to_be_bytes().to_vec(), vector16(body)].concat())
+        .collect()
 }
 
 pub(crate) fn vector8(bytes: &[u8]) -> Vec<u8> {

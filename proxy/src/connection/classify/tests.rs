@@ -30,8 +30,13 @@ fn the_three_kinds_are_told_apart() {
     assert!(matches!(classify(&re_recorded(&hello, 1)), Progress::Done(FirstBytes::Tls(_))));
     let head = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
     assert!(matches!(classify(head), Progress::Done(FirstBytes::Http(Preface::Http1 { .. }))));
-    assert!(matches!(classify(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Progress::Done(FirstBytes::Http(Preface::Http2))));
-    for opaque in [&b"\x00\x00\x00\x08\x04\xd2\x16\x2f"[..], b"SSH-2.0-x\r\n", b"\x80\x01\x02", &record(21, &[2, 40])] {
+    assert!(matches!(
+        classify(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        Progress::Done(FirstBytes::Http(Preface::Http2))
+    ));
+    for opaque in
+        [&b"\x00\x00\x00\x08\x04\xd2\x16\x2f"[..], b"SSH-2.0-x\r\n", b"\x80\x01\x02", &record(21, &[2, 40])]
+    {
         assert_eq!(classify(opaque), Progress::Done(FirstBytes::Opaque));
     }
 }
@@ -56,7 +61,14 @@ fn what_can_not_be_judged_is_refused_with_its_reason() {
 #[test]
 fn the_end_of_input_is_the_last_word() {
     let hello = HelloBuilder::new("a.example").record();
-    for half in [&b""[..], &hello[..1], &hello[..hello.len() - 1], b"GET ", b"GET / HTTP/1.1\r\nHost: a", b"PRI * HTTP/2.0\r\n"] {
+    for half in [
+        &b""[..],
+        &hello[..1],
+        &hello[..hello.len() - 1],
+        b"GET ",
+        b"GET / HTTP/1.1\r\nHost: a",
+        b"PRI * HTTP/2.0\r\n",
+    ] {
         assert_eq!(finish(half, NoMore::Eof), Err(Reason::ClassifyEof), "{}", half.escape_ascii());
         assert_eq!(finish(half, NoMore::Deadline), Err(Reason::ClassifyTimeout));
     }

@@ -148,7 +148,10 @@ fn faults_within_the_hello_are_refused() {
         ("tls13_with_compression", HelloBuilder { compression: vec![1, 0], ..sound() }),
         ("no_compression_method", HelloBuilder { compression: vec![], ..sound() }),
         ("tls13_with_an_older_legacy_version", HelloBuilder { legacy_version: 0x0301, ..sound() }),
-        ("legacy_version_of_sslv2", HelloBuilder { legacy_version: 0x0002, ..sound().without(SUPPORTED_VERSIONS) }),
+        (
+            "legacy_version_of_sslv2",
+            HelloBuilder { legacy_version: 0x0002, ..sound().without(SUPPORTED_VERSIONS) },
+        ),
         ("session_id_of_33_bytes", HelloBuilder { session_id: vec![0; 33], ..sound() }),
         ("no_cipher_suite", HelloBuilder { cipher_suites: vec![], ..sound() }),
         ("half_a_cipher_suite", HelloBuilder { cipher_suites: vec![0x13, 1, 0x13], ..sound() }),
@@ -188,7 +191,10 @@ fn names_are_canonical_or_named_for_what_they_are() {
     }
     assert_eq!(of(b"192.0.2.1"), ServerName::Address);
     assert_eq!(of(b"2001:db8::1"), ServerName::Address);
-    assert_eq!(read(&HelloBuilder::new("a").without(SERVER_NAME).record()).unwrap().unwrap().server_name, ServerName::Absent);
+    assert_eq!(
+        read(&HelloBuilder::new("a").without(SERVER_NAME).record()).unwrap().unwrap().server_name,
+        ServerName::Absent
+    );
 }
 
 #[test]
@@ -200,7 +206,12 @@ fn ech_and_its_drafts_are_seen() {
 
 #[test]
 fn an_old_hello_without_extensions_names_no_host() {
-    let old = HelloBuilder { extensions: None, legacy_version: 0x0301, compression: vec![1, 0], ..HelloBuilder::new("a") };
+    let old = HelloBuilder {
+        extensions: None,
+        legacy_version: 0x0301,
+        compression: vec![1, 0],
+        ..HelloBuilder::new("a")
+    };
     let hello = read(&old.record()).unwrap().unwrap();
     assert_eq!((hello.server_name, hello.offers_tls13), (ServerName::Absent, false));
 }
@@ -217,19 +228,38 @@ fn faults_of_the_record_layer_are_refused() {
         ("record_of_version_2", HelloError::NotTls, [vec![22, 2, 0], vector16(&message)].concat()),
         ("empty_record_first", HelloError::NotTls, [record(22, &[]), record(22, &message)].concat()),
         ("empty_record_between", HelloError::Malformed, [record(22, front), record(22, &[])].concat()),
-        ("alert_between", HelloError::Malformed, [record(22, front), record(21, &[1, 0]), record(22, back)].concat()),
-        ("change_cipher_spec_between", HelloError::Malformed, [record(22, front), record(20, &[1]), record(22, back)].concat()),
+        (
+            "alert_between",
+            HelloError::Malformed,
+            [record(22, front), record(21, &[1, 0]), record(22, back)].concat(),
+        ),
+        (
+            "change_cipher_spec_between",
+            HelloError::Malformed,
+            [record(22, front), record(20, &[1]), record(22, back)].concat(),
+        ),
         ("record_beyond_16_kib", HelloError::NotTls, vec![22, 3, 1, 0x40, 1]),
-        ("second_message_in_the_record", HelloError::Malformed, record(22, &[&message[..], &message].concat())),
+        (
+            "second_message_in_the_record",
+            HelloError::Malformed,
+            record(22, &[&message[..], &message].concat()),
+        ),
         ("one_byte_behind_the_hello", HelloError::Malformed, record(22, &[&message[..], &[0]].concat())),
         ("another_message_first", HelloError::Malformed, record(22, &super::super::testing::message(0, &[]))),
         ("hello_of_16_mib", HelloError::TooLarge, record(22, &[1, 0xff, 0xff, 0xff])),
     ];
     for (name, error, bytes) in cases {
         assert_eq!(read(&bytes), Err(error), "{name}");
-        assert_eq!(push_all(&mut HelloReader::new(BUDGET), bytes.chunks(1)), Err(error), "{name}, byte by byte");
+        assert_eq!(
+            push_all(&mut HelloReader::new(BUDGET), bytes.chunks(1)),
+            Err(error),
+            "{name}, byte by byte"
+        );
     }
-    assert!(matches!(read(&[record(22, front), record(22, back)].concat()), Ok(Some(_))), "without a fault it passes");
+    assert!(
+        matches!(read(&[record(22, front), record(22, back)].concat()), Ok(Some(_))),
+        "without a fault it passes"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::tls::{client_hello::HelloReader, testing::*};
 
 /// SHA-256 of "HelloRetryRequest", as RFC 8446 section 4.1.3 prints it.
 const RETRY: [u8; 32] = [
-    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2, 0xA2,
-    0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
+    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2,
+    0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
 ];
 const RANDOM: [u8; 32] = [9; 32];
 const ID: [u8; 32] = [7; 32];
@@ -67,8 +67,8 @@ fn real_servers_show_their_version_at_every_split() {
 
 #[test]
 fn a_real_retry_is_followed_to_the_second_server_hello() {
-    let [first, request, second, answer] =
-        ["1_client", "2_server", "3_client", "4_server"].map(|part| captured(&format!("openssl_retry.{part}.bin")));
+    let [first, request, second, answer] = ["1_client", "2_server", "3_client", "4_server"]
+        .map(|part| captured(&format!("openssl_retry.{part}.bin")));
     for at in 0..=request.len() {
         let mut gate = gate_for(&first);
         let (front, back) = request.split_at(at);
@@ -126,7 +126,10 @@ fn what_is_no_honest_server_hello_is_malformed() {
         ("integrity_only_suite", record(22, &message(RANDOM, 0xc0b4, &versions(&[3, 4])))),
         ("null_suite_of_tls12", record(22, &message(RANDOM, 0x003b, &[]))),
         ("message_behind_a_tls13_hello", record(22, &[&sound[..], &[8, 0, 0, 0]].concat())),
-        ("trailing_byte_in_the_message", record(22, &super::super::testing::message(2, &[&sound[4..], &[0]].concat()))),
+        (
+            "trailing_byte_in_the_message",
+            record(22, &super::super::testing::message(2, &[&sound[4..], &[0]].concat())),
+        ),
         ("alert_within_the_hello", [record(22, &sound[..20]), record(21, &[2, 40])].concat()),
         ("alert_of_unknown_level", record(21, &[3, 40])),
         ("long_alert", record(21, &[2, 40, 0])),
@@ -138,7 +141,11 @@ fn what_is_no_honest_server_hello_is_malformed() {
         assert_eq!(gate.push_server(&bytes), Shown::Malformed, "{name}");
         assert_eq!(gate.releasable(), 0, "{name}");
         assert_eq!(gate.push_server(&tls13()), Shown::Malformed, "{name}: the verdict stays");
-        assert_eq!(push_all(&mut super::tests::gate(), bytes.chunks(1)).0, Shown::Malformed, "{name}, byte by byte");
+        assert_eq!(
+            push_all(&mut super::tests::gate(), bytes.chunks(1)).0,
+            Shown::Malformed,
+            "{name}, byte by byte"
+        );
     }
     assert_eq!(gate().push_server(&record(22, &sound)), Shown::Tls13, "without a fault it passes");
 }
@@ -207,7 +214,12 @@ fn the_second_hello_repeats_the_first() {
         ("behind_change_cipher_spec", sound(), [&CCS[..], &sound().record()].concat(), true),
         ("in_tiny_records", sound(), re_recorded(&sound().record(), 1), true),
         ("behind_early_data", with_early_data(), [&CCS[..], &early_record, &sound().record()].concat(), true),
-        ("early_data_that_was_not_announced", sound(), [&early_record[..], &sound().record()].concat(), false),
+        (
+            "early_data_that_was_not_announced",
+            sound(),
+            [&early_record[..], &sound().record()].concat(),
+            false,
+        ),
         ("early_data_beyond_the_record", with_early_data(), oversized.to_vec(), false),
         ("early_data_again", with_early_data(), with_early_data().record(), false),
         ("endless_early_data", with_early_data(), early_record.repeat(120), false),
