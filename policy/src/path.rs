@@ -45,7 +45,7 @@ pub enum PathError {
     DotParameter,
 }
 
-/// Longest path, in bytes.
+/// Longest path, in bytes, as given and in canonical form.
 pub const MAX_PATH: usize = 8192;
 
 impl CanonicalPath {
@@ -58,7 +58,13 @@ impl CanonicalPath {
             return Err(PathError::NotAbsolute);
         }
         let decoded = decode(text.as_bytes())?;
-        Ok(CanonicalPath(resolve(&decoded)?.into_boxed_str()))
+        let canonical = resolve(&decoded)?;
+        // Encoding what was raw can make it longer than the text was.
+        if canonical.len() > MAX_PATH {
+            Err(PathError::TooLong)
+        } else {
+            Ok(CanonicalPath(canonical.into_boxed_str()))
+        }
     }
 
     /// The canonical text.

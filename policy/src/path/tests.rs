@@ -41,11 +41,13 @@ fn paths_are_canonical() {
 fn ambiguous_paths_are_refused() {
     use PathError::*;
     let long = format!("/{}", "a".repeat(MAX_PATH));
+    let grows = format!("/{}", "\"".repeat(MAX_PATH / 2));
     for (text, error) in [
         ("", NotAbsolute),
         ("*", NotAbsolute),
         ("http://x.test/", NotAbsolute),
         (long.as_str(), TooLong),
+        (grows.as_str(), TooLong),
         ("/a?b", Query),
         ("/a#b", Query),
         ("/a%", Percent),
