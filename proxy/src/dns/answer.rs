@@ -22,7 +22,7 @@ const NEGATIVE_TTL_WITHOUT_SOA: u32 = 5;
 
 /// One question, and the id that its answer must carry.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub struct Asked {
     id: u16,
     name: Name,
     record_type: RecordType,
@@ -30,13 +30,24 @@ pub(super) struct Asked {
 
 /// What a matching answer says. TTLs in seconds as the server gave them, not yet clamped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// At least one address.
-    Addresses { addresses: Vec<IpAddr>, ttl: u32 },
+    Addresses {
+        /// In the order of the answer; at most 64.
+        addresses: Vec<IpAddr>,
+        /// The least of the records that led there.
+        ttl: u32,
+    },
     /// NXDOMAIN.
-    NotFound { ttl: u32 },
+    NotFound {
+        /// For how long, by the SOA.
+        ttl: u32,
+    },
     /// NOERROR without an address of the family.
-    NoAddress { ttl: u32 },
+    NoAddress {
+        /// For how long, by the SOA.
+        ttl: u32,
+    },
     /// It did not fit into a datagram: ask again over TCP.
     Truncated,
     /// SERVFAIL, REFUSED, or an answer that can't be used.
@@ -45,14 +56,19 @@ pub(super) enum Answer {
 
 /// The bytes are no answer to this question: somebody else's, or forged. Keep waiting for the real one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NotOurs;
+pub struct NotOurs;
 
 impl Asked {
     /// A question with a fresh random id. `None`: the name can't be put on the wire.
     pub(super) fn new(host: &HostName, family: Family) -> Option<Self> {
+        Self::with_id(rand::random(), host, family)
+    }
+
+    /// As [`Asked::new`] with an id of the caller's choice: a guessable id lets others answer.
+    pub fn with_id(id: u16, host: &HostName, family: Family) -> Option<Self> {
         let mut name = Name::from_ascii(host.as_str()).ok()?;
         name.set_fqdn(true);
-        Some(Asked { id: rand::random(), name, record_type: family.record_type() })
+        Some(Asked { id, name, record_type: family.record_type() })
     }
 
     /// The question on the wire: one question, recursion desired, EDNS without options.
@@ -70,7 +86,7 @@ impl Asked {
     ///
     /// # Errors
     /// [`NotOurs`] unless id, direction, opcode and the whole question are those that were sent (RFC 5452 section 9.1).
-    pub(super) fn read(&self, bytes: &[u8]) -> Result<Answer, NotOurs> {
+    pub fn read(&self, bytes: &[u8]) -> Result<Answer, NotOurs> {
         self.check(bytes)?;
         let Ok(message) = Message::from_vec(bytes) else { return Ok(Answer::Failed) };
         if message.metadata.truncation {

@@ -1,6 +1,6 @@
 //! Names: the stub towards upstream resolvers, the server that the application asks, synthetic addresses.
 
-mod answer;
+pub mod answer;
 mod cache;
 mod local;
 pub mod message;
