@@ -1,0 +1,59 @@
+//! The HTTP head, and the answer to a denied client.
+
+use sidegate_policy::Reason;
+use sidegate_proxy::http::{
+    denial::Denial,
+    preface::{Preface, PrefaceProgress, PrefaceReader},
+};
+
+use super::{pieces, text};
+
+const BUDGET: usize = 64 * 1024;
+
+/// One verdict however the head is split; what is accepted, `httparse` reads alike.
+pub fn http_preface(bytes: &[u8]) {
+    let mut reader = PrefaceReader::new(BUDGET);
+    let whole = reader.push(bytes);
+    let mut split = PrefaceReader::new(BUDGET);
+    let last = pieces(bytes).map(|piece| split.push(piece)).last();
+    assert_eq!(last.unwrap_or(PrefaceProgress::NeedMore), whole, "the splitting makes no difference");
+    assert_eq!(split.taken(), reader.taken());
+    let PrefaceProgress::Done(Preface::Http1 { method, target, host, host_address }) = whole else { return };
+    assert!(host.is_none() || host_address.is_none());
+    assert!(!target.contains('?') && target.bytes().all(|byte| byte.is_ascii_graphic()));
+    let mut headers = vec![httparse::EMPTY_HEADER; 20_000];
+    let mut request = httparse::Request::new(&mut headers);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        other => panic!("{other:?} there"),
+    };
+    assert_eq!(length, reader.taken(), "the head ends at the same byte");
+    assert_eq!(request.method, Some(&*method));
+    let hosts: Vec<_> =
+        request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).collect();
+    if let ([header], Some(host)) = (hosts.as_slice(), &host) {
+        let claimed = header.value.to_ascii_lowercase();
+        assert!(claimed.starts_with(host.as_str().as_bytes()), "{claimed:?} {host}");
+    }
+    assert!(hosts.len() <= 1);
+}
+
+/// Whatever stands in the fields, the answer stays one head and one JSON body.
+pub fn http_denial(bytes: &[u8]) {
+    let (selector, bytes) = bytes.split_first().unwrap_or((&0, bytes));
+    let (Some(reason), Some(words)) = (Reason::ALL.get(usize::from(*selector)), text(bytes)) else { return };
+    let denial = Denial { reason: *reason, rule: Some(words), host: None, fix: Some(words), head: false };
+    let response = denial.http1();
+    let mut headers = [httparse::EMPTY_HEADER; 8];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(length)) = parsed.parse(&response) else { panic!("a whole head") };
+    let body = &response[length..];
+    let said = parsed.headers.iter().find(|header| header.name == "content-length").expect("a length");
+    assert_eq!(said.value, body.len().to_string().as_bytes());
+    let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+    assert_eq!(body["fix"], words);
+    let frames = denial.http2();
+    let [high, middle, low, kind, ..] = frames[9..] else { panic!("a second frame") };
+    assert_eq!(kind, 7);
+    assert_eq!(frames.len() - 18, usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low));
+}
