@@ -42,7 +42,7 @@ pub fn http_preface(bytes: &[u8]) {
 pub fn http_denial(bytes: &[u8]) {
     let (selector, bytes) = bytes.split_first().unwrap_or((&0, bytes));
     let (Some(reason), Some(words)) = (Reason::ALL.get(usize::from(*selector)), text(bytes)) else { return };
-    let denial = Denial { reason: *reason, rule: Some(words), host: None, fix: Some(words), head: false };
+    let denial = Denial { reason: *reason, rule: Some(words), host: None, explanation: Some(words), head: false };
     let response = denial.http1();
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
@@ -51,7 +51,7 @@ pub fn http_denial(bytes: &[u8]) {
     let said = parsed.headers.iter().find(|header| header.name == "content-length").expect("a length");
     assert_eq!(said.value, body.len().to_string().as_bytes());
     let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-    assert_eq!(body["fix"], words);
+    assert_eq!(body["explanation"], words);
     let frames = denial.http2();
     let [high, middle, low, kind, ..] = frames[9..] else { panic!("a second frame") };
     assert_eq!(kind, 7);

@@ -24,6 +24,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 mod version_gate;
+mod words;
 #[cfg(test)]
 pub(crate) mod world;
 

@@ -9,7 +9,7 @@ use super::{
     Worker,
     accept::{Accepted, learn_destination},
     connect::{ConnectError, Connected, connect_by},
-    decide::{Facts, Permit, TlsVersion, decide},
+    decide::{Permit, TlsVersion, decide},
     explain::in_words,
     farewell,
     link::Link,
@@ -17,6 +17,7 @@ use super::{
     observe::{Classified, Early, observe},
     relay::Relay,
     version_gate::{Demand, Passed, Stopped, pass_version},
+    words::Words,
 };
 use crate::{
     clock::today,
@@ -92,7 +93,7 @@ async fn admit(classified: Classified) -> Option<Judged> {
     match outcome {
         Ok(permit) => Some(Judged { link, permit, early }),
         Err((judgement, facts)) => {
-            let words = Words::for_denial(&facts, &early, judgement.reason);
+            let words = Words::for_denial(&facts, &early, &judgement);
             refuse(link, judgement, words).await
         }
     }
@@ -183,26 +184,6 @@ async fn part<T>(link: Link, words: Words) -> Option<T> {
     }
     drop(slot);
     None
-}
-
-/// What a refused client is told.
-enum Words {
-    /// In the protocol it speaks.
-    Say(Vec<u8>),
-    /// By a reset.
-    Reset,
-}
-
-impl Words {
-    fn for_denial(facts: &Facts, early: &Early, reason: Reason) -> Words {
-        let speaks_tls =
-            matches!(facts.observed, Observed::Tls { .. }) || early.bytes.starts_with(&[0x16, 3]);
-        match reason {
-            Reason::TlsVersionClient => Words::Say(PROTOCOL_VERSION_ALERT.to_vec()),
-            _ if speaks_tls => Words::Say(ACCESS_DENIED_ALERT.to_vec()),
-            _ => Words::Reset,
-        }
-    }
 }
 
 /// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.

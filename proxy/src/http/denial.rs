@@ -12,8 +12,8 @@ pub struct Denial<'a> {
     pub rule: Option<&'a str>,
     /// The host that the request named.
     pub host: Option<&'a HostName>,
-    /// What to do next; [`Reason::fix`] where nothing better is known.
-    pub fix: Option<&'a str>,
+    /// What happened and which rule came closest; [`Reason::meaning`] where nothing better is known.
+    pub explanation: Option<&'a str>,
     /// The request was `HEAD`: its answer has a length but no body (RFC 9110 section 9.3.2).
     pub head: bool,
 }
@@ -26,8 +26,8 @@ struct Body<'a> {
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
-    meaning: &'static str,
-    fix: &'a str,
+    explanation: &'a str,
+    fix: &'static str,
     note: &'static str,
 }
 
@@ -79,8 +79,8 @@ impl Denial<'_> {
             reason: self.reason.word(),
             rule: self.rule,
             host: self.host.map(HostName::as_str),
-            meaning: self.reason.meaning(),
-            fix: self.fix.unwrap_or(self.reason.fix()),
+            explanation: self.explanation.unwrap_or(self.reason.meaning()),
+            fix: self.reason.fix(),
             note: if self.reason.side() == Side::Policy { POLICY_NOTE } else { OTHER_NOTE },
         };
         // Strings alone: serialising them can't fail.
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn denial(reason: Reason) -> Denial<'static> {
-        Denial { reason, rule: None, host: None, fix: None, head: false }
+        Denial { reason, rule: None, host: None, explanation: None, head: false }
     }
 
     fn split(response: &[u8]) -> (String, serde_json::Value) {
@@ -138,8 +138,8 @@ mod tests {
     fn every_reason_renders_and_hostile_text_stays_a_string() {
         for reason in Reason::ALL {
             let hostile = "\"}\r\n\r\nHTTP/1.1 200 OK\r\n\r\n<script>\u{0}\u{1b}[2J";
-            let (_, body) = split(&Denial { fix: Some(hostile), ..denial(*reason) }.http1());
-            assert_eq!(body["fix"], hostile);
+            let (_, body) = split(&Denial { explanation: Some(hostile), ..denial(*reason) }.http1());
+            assert_eq!(body["explanation"], hostile);
             assert_eq!(body["reason"], reason.word());
         }
     }

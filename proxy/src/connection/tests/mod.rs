@@ -9,6 +9,7 @@ use tokio::{
 use super::world::{World, policies};
 
 mod endings;
+mod http;
 mod limits;
 mod names;
 mod opaque;

@@ -1,0 +1,51 @@
+use super::*;
+
+const WEB: &str = "93.184.216.34:443";
+
+/// What the client hears when it says `words`, and the record.
+async fn told(words: &[u8]) -> (Vec<u8>, AccessRecord) {
+    let world = World::start(POLICY, ZONE).await;
+    let mut client = world.client(WEB).await;
+    client.write_all(words).await.unwrap();
+    let heard = read_all(&mut client).await.expect("words, not a reset");
+    let record = world.record().await;
+    assert_eq!((record.verdict.as_str(), record.close_reason), ("denied", CloseReason::Denied));
+    assert!(world.net.dialled().is_empty());
+    (heard, record)
+}
+
+fn body(response: &[u8]) -> serde_json::Value {
+    let text = std::str::from_utf8(response).unwrap();
+    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn a_denied_request_is_answered_with_the_reason_of_its_record() {
+    let (heard, record) = told(b"GET /?token=s3cret HTTP/1.1\r\nHost: WWW.nowhere.example\r\n\r\n").await;
+    assert!(heard.starts_with(b"HTTP/1.1 403 Forbidden\r\n"));
+    let body = body(&heard);
+    assert_eq!((body["verdict"].as_str(), body["reason"].as_str()), (Some("denied"), Some(&*record.reason)));
+    assert_eq!(body["host"], "www.nowhere.example");
+    assert_eq!(body["explanation"].as_str(), record.explanation.as_deref());
+    assert!(!String::from_utf8_lossy(&heard).contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_head_request_gets_no_body() {
+    let (heard, _) = told(b"HEAD / HTTP/1.1\r\nHost: www.nowhere.example\r\n\r\n").await;
+    assert!(heard.starts_with(b"HTTP/1.1 403 ") && heard.ends_with(b"\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_malformed_head_is_a_bad_request() {
+    let (heard, record) = told(b"GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n").await;
+    assert!(heard.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
+    assert_eq!(record.reason, "http-malformed");
+}
+
+#[tokio::test]
+async fn http2_is_told_in_frames() {
+    let (heard, _) = told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(heard[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(heard[12], 7, "GOAWAY");
+}
