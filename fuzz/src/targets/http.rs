@@ -42,7 +42,8 @@ pub fn http_preface(bytes: &[u8]) {
 pub fn http_denial(bytes: &[u8]) {
     let (selector, bytes) = bytes.split_first().unwrap_or((&0, bytes));
     let (Some(reason), Some(words)) = (Reason::ALL.get(usize::from(*selector)), text(bytes)) else { return };
-    let denial = Denial { reason: *reason, rule: Some(words), host: None, explanation: Some(words), head: false };
+    let denial =
+        Denial { reason: *reason, rule: Some(words), host: None, explanation: Some(words), head: false };
     let response = denial.http1();
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
