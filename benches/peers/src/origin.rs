@@ -24,7 +24,8 @@ pub(crate) const TLS_CLOSES: u16 = 8443;
 
 /// Serves the five ports until killed.
 pub(crate) fn serve() -> io::Result<()> {
-    let parts: [(u16, Part); 5] = [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet), (TLS_CLOSES, greet_and_close)];
+    let parts: [(u16, Part); 5] =
+        [(BULK, bulk), (ECHO, echo), (HOLD, echo), (TLS, greet), (TLS_CLOSES, greet_and_close)];
     let mut threads = Vec::new();
     for (port, part) in parts {
         let listener = crate::relay::listen((std::net::Ipv6Addr::UNSPECIFIED, port).into())?;

@@ -53,10 +53,10 @@ fn every_other_family_is_refused() {
 
 #[test]
 fn terminal_input_is_refused_also_with_high_bits_set() {
-    for request in [libc::TIOCSTI as u64, libc::TIOCSTI as u64 | 1 << 32, libc::TIOCLINUX as u64] {
+    for request in [libc::TIOCSTI, libc::TIOCSTI | 1 << 32, libc::TIOCLINUX] {
         assert_eq!(native(libc::SYS_ioctl, 0, request), Some(libc::EPERM as u32), "request {request:#x}");
     }
-    assert_eq!(native(libc::SYS_ioctl, 0, libc::TIOCGWINSZ as u64), None);
+    assert_eq!(native(libc::SYS_ioctl, 0, libc::TIOCGWINSZ), None);
 }
 
 #[test]
