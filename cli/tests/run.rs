@@ -128,7 +128,7 @@ fn a_unix_socket_is_closed_unless_it_is_named() {
     let probe = |arguments: &[&str]| {
         let mut command = sidegate(arguments);
         command.arg("--").args(probe("connects_to_the_unix_socket")).env("PROBE_SOCKET", &path);
-        command.status().unwrap().success()
+        command.output().unwrap().status.success()
     };
     assert!(!probe(&[]));
     assert!(probe(&["--allow-socket", path.to_str().unwrap()]), "the negative control");
