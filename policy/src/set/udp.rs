@@ -37,10 +37,24 @@ pub(super) fn destinations(rules: &[CompiledRule], options: &CompileOptions) -> 
         .filter(|rule| matches!(rule.protocol, Protocol::Udp | Protocol::Tls))
         .flat_map(|rule| areas(rule, options).into_iter().chain(granted(rule)).collect::<Vec<_>>())
         .collect();
-    let mut left = subtract(allowed, &denied);
+    let mut left = subtract(subtract(allowed, &denied), &own_listeners(options));
     left.sort_unstable();
     left.dedup();
     left.iter().flat_map(as_destinations).collect()
+}
+
+/// The proxy's own listeners; an unspecified address stands for every local one.
+fn own_listeners(options: &CompileOptions) -> Vec<Area> {
+    let mut areas = Vec::new();
+    for own in &options.own_listeners {
+        let port = own.port()..=own.port();
+        if own.ip().is_unspecified() {
+            areas.extend(options.local_addresses.iter().map(|local| area(host_net(local.to_canonical()), &port)));
+        } else {
+            areas.push(area(host_net(own.ip().to_canonical()), &port));
+        }
+    }
+    areas
 }
 
 fn as_destinations(area: &Area) -> impl Iterator<Item = UdpDestination> {
