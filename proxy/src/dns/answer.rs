@@ -64,7 +64,7 @@ impl Asked {
         Self::with_id(rand::random(), host, family)
     }
 
-    /// As [`Asked::new`] with an id of the caller's choice: a guessable id lets others answer.
+    /// As `Asked::new` with an id of the caller's choice: a guessable id lets others answer.
     pub fn with_id(id: u16, host: &HostName, family: Family) -> Option<Self> {
         let mut name = Name::from_ascii(host.as_str()).ok()?;
         name.set_fqdn(true);
