@@ -49,7 +49,9 @@ fn own_listeners(options: &CompileOptions) -> Vec<Area> {
     for own in &options.own_listeners {
         let port = own.port()..=own.port();
         if own.ip().is_unspecified() {
-            areas.extend(options.local_addresses.iter().map(|local| area(host_net(local.to_canonical()), &port)));
+            areas.extend(
+                options.local_addresses.iter().map(|local| area(host_net(local.to_canonical()), &port)),
+            );
         } else {
             areas.push(area(host_net(own.ip().to_canonical()), &port));
         }
