@@ -45,7 +45,9 @@ fn nothing_runs_when_the_policy_is_refused() {
     let ran = sidegate(&["--policy", policy.to_str().unwrap(), "--", "echo", "ran"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(1));
     assert_eq!(ran.stdout, b"");
-    assert!(text(&ran).contains("unknown_field.yaml:4"), "{}", text(&ran));
+    let shown = text(&ran);
+    assert!(shown.contains("unknown_field.yaml:4:1"), "{shown}");
+    assert!(shown.contains("4 │ specs: {}") && shown.contains("did you mean `spec`?"), "{shown}");
 }
 
 #[test]

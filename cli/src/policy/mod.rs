@@ -4,8 +4,8 @@ mod check;
 mod compiled;
 mod diff;
 mod explain;
-mod read;
-mod report;
+pub(crate) mod read;
+pub(crate) mod report;
 mod test;
 
 use std::process::ExitCode;

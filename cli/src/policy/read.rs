@@ -14,19 +14,19 @@ use sidegate_policy::{
 
 /// What became of the files.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// Files that can't be read at all.
-    pub(super) unreadable: Vec<(PathBuf, io::Error)>,
+    pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
     /// Sources that were read, for reports.
-    pub(super) sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
     /// Documents of the sources without faults.
-    pub(super) documents: Vec<Document>,
+    pub(crate) documents: Vec<Document>,
     /// Every fault, source by source.
-    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads files (`-`: standard input) and checks each, and each with every other that may apply to the same workload.
-pub(super) fn read(files: &[PathBuf]) -> Reading {
+pub(crate) fn read(files: &[PathBuf]) -> Reading {
     let mut reading = Reading::default();
     for file in files {
         match read_source(file) {

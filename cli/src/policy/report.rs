@@ -10,7 +10,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, S
 use sidegate_policy::{Diagnostic, Source};
 
 /// Prints to standard error, with colour on a terminal unless `NO_COLOR` is set.
-pub(super) fn print(sources: &[Source], diagnostics: &[Diagnostic]) {
+pub(crate) fn print(sources: &[Source], diagnostics: &[Diagnostic]) {
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = render(sources, diagnostics, colour, width(terminal));

@@ -32,6 +32,8 @@ use sidegate_proxy::{
     settings::Settings,
 };
 
+use crate::policy::report;
+
 pub(crate) use args::RunArgs;
 use channel::{FromOutside, Step};
 pub(crate) use explain::wants_colour;
@@ -208,13 +210,9 @@ fn unavailable(message: &str) -> u8 {
 }
 
 fn report_refused(refused: &Refused) {
-    match refused {
-        Refused::Unreadable(path, error) => eprintln!("sidegate: {}: {error}", path.display()),
-        Refused::Invalid(diagnostics) => {
-            for diagnostic in diagnostics {
-                eprintln!("{diagnostic}");
-            }
-            eprintln!("sidegate: the policy was refused; nothing was run");
-        }
+    for (path, error) in &refused.unreadable {
+        eprintln!("sidegate: {}: {error}", path.display());
     }
+    report::print(&refused.sources, &refused.diagnostics);
+    eprintln!("sidegate: the policy was refused; nothing was run");
 }

@@ -1,14 +1,13 @@
 //! Which policies apply, read and compiled; every error at once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sidegate_policy::{
-    CompileOptions, Date, Diagnostic, Document, PolicySet, Source,
-    document::{self, Spanned},
-    set::Generation,
+    CompileOptions, Date, Diagnostic, Document, PolicySet, Source, document::Spanned, set::Generation,
 };
 
 use super::args::Mode;
+use crate::policy::read::{self, Reading};
 
 /// The policies of one run.
 #[derive(Debug)]
@@ -19,13 +18,12 @@ pub(super) struct Policies {
     pub(super) absent: bool,
 }
 
-/// Why there are no policies.
+/// Why there are no policies: files that can't be read, and every fault of the others.
 #[derive(Debug)]
-pub(super) enum Refused {
-    /// A file can't be read.
-    Unreadable(PathBuf, std::io::Error),
-    /// Documents are invalid.
-    Invalid(Vec<Diagnostic>),
+pub(super) struct Refused {
+    pub(super) unreadable: Vec<(PathBuf, std::io::Error)>,
+    pub(super) sources: Vec<Source>,
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 /// Looked for in the current directory when no file is named.
@@ -44,16 +42,9 @@ pub(super) fn load(named: &[PathBuf], mode: Mode) -> Result<Policies, Refused> {
         [] if fallback.exists() => std::slice::from_ref(&fallback),
         named => named,
     };
-    let mut documents = Vec::new();
-    let mut diagnostics = Vec::new();
-    for file in files {
-        match document::parse(&read(file)?) {
-            Ok(mut parsed) => documents.append(&mut parsed),
-            Err(mut wrong) => diagnostics.append(&mut wrong),
-        }
-    }
-    if !diagnostics.is_empty() {
-        return Err(Refused::Invalid(diagnostics));
+    let Reading { unreadable, sources, mut documents, diagnostics } = read::read(files);
+    if !unreadable.is_empty() || !diagnostics.is_empty() {
+        return Err(Refused { unreadable, sources, diagnostics });
     }
     if documents.is_empty() {
         documents.push(deny_everything());
@@ -62,20 +53,9 @@ pub(super) fn load(named: &[PathBuf], mode: Mode) -> Result<Policies, Refused> {
         documents.iter_mut().for_each(|document| document.audit_until = Some(FOREVER));
     }
     let options = CompileOptions { generation: Generation(1), ..CompileOptions::default() };
-    let set = PolicySet::compile(&documents, &options).map_err(Refused::Invalid)?;
-    Ok(Policies { set, absent: files.is_empty() })
-}
-
-fn read(file: &Path) -> Result<Source, Refused> {
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(file)
-    };
-    let name = if file == Path::new("-") { "<stdin>".to_owned() } else { file.display().to_string() };
-    match text {
-        Ok(text) => Ok(Source::new(name, text)),
-        Err(error) => Err(Refused::Unreadable(file.to_owned(), error)),
+    match PolicySet::compile(&documents, &options) {
+        Ok(set) => Ok(Policies { set, absent: files.is_empty() }),
+        Err(diagnostics) => Err(Refused { unreadable, sources, diagnostics }),
     }
 }
 
