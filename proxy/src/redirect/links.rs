@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use super::netlink::{
@@ -14,6 +14,7 @@ use super::sysctl;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
@@ -49,6 +50,30 @@ pub fn outward() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Every address of this network namespace's devices, those of `lo` among them. Needs no privilege.
+///
+/// # Errors
+/// The kernel won't list them.
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    // struct ifaddrmsg: 8 bytes; all zero asks for every family and device.
+    let request = Message::new(RTM_GETADDR, 0, &[0; 8], "listing addresses");
+    Netlink::route()?.dump(request, |answer| {
+        let Some(attributes) = answer.payload.get(8..).filter(|_| answer.kind == RTM_NEWADDR) else { return };
+        // On a point-to-point device IFA_ADDRESS is the far end; the near one is then IFA_LOCAL.
+        let near = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS));
+        found.extend(near.and_then(ip));
+    })?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+}
+
 /// Makes a fresh network namespace lead somewhere: `lo` up, one address beside loopback and a default route on `lo` per
 /// family, and short connections without stalls ([`sysctl::tune`]). Without a route, connect fails before the redirect
 /// sees a packet. Idempotent.
@@ -75,12 +100,12 @@ pub fn prepare_loopback() -> Result<(), Refused> {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn add_local_address(ip: std::net::IpAddr) -> Result<(), Refused> {
+pub fn add_local_address(ip: IpAddr) -> Result<(), Refused> {
     let mut netlink = Netlink::route()
         .map_err(|source| Refused { purpose: "opening a routing socket".to_owned(), source })?;
     let message = match ip {
-        std::net::IpAddr::V4(ip) => address(libc::AF_INET, &ip.octets()),
-        std::net::IpAddr::V6(ip) => address(libc::AF_INET6, &ip.octets()),
+        IpAddr::V4(ip) => address(libc::AF_INET, &ip.octets()),
+        IpAddr::V6(ip) => address(libc::AF_INET6, &ip.octets()),
     };
     tolerate(netlink.transact(vec![message]), &[libc::EEXIST])
 }

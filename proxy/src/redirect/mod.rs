@@ -4,6 +4,7 @@
 //! The rules belong to nobody's socket: they outlive the proxy, so that nothing leaks while it is away.
 
 pub mod command;
+pub mod follow;
 pub mod install;
 pub mod links;
 mod netlink;
@@ -16,6 +17,7 @@ pub mod sysctl;
 pub mod watch;
 
 pub use command::InitCommand;
+pub use follow::Follower;
 pub use install::{FrameWall, Installed, RedirectError, in_place, install, remove, replace_udp};
 pub use links::prepare_loopback;
 pub use netlink::{Netlink, Refused};

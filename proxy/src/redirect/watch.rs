@@ -6,7 +6,10 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -19,6 +22,7 @@ use sidegate_policy::set::UdpDestination;
 
 use super::{
     FrameWall, RedirectError, Refused, Spec,
+    follow::{Ask, ask, gone},
     install::install_on,
     netlink::{Netlink, message, uapi},
     plan::{self, PRIORITY_NAT, Plan},
@@ -54,11 +58,13 @@ impl WatchSockets {
     }
 }
 
-/// Keeps the rules in place until dropped. They stay when it is.
+/// Keeps the rules in place until dropped. They stay when it is. One thread does all of it, so that no other needs a
+/// capability.
 #[derive(Debug)]
 pub struct Watch {
-    kept: Arc<Mutex<Kept>>,
-    stop: Arc<OwnedFd>,
+    /// `None` only while it is dropped.
+    asks: Option<Sender<Ask>>,
+    wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,7 +83,7 @@ struct Kept {
 impl Watch {
     /// Installs the rules (in one transaction, over those that are there) and watches them from then on.
     /// `devices`: the links that lead out, as [`super::links::outward`] lists them in the same namespace.
-    /// The thread keeps the capabilities of the caller.
+    /// The thread keeps the capabilities of the caller, who may then drop its own.
     ///
     /// # Errors
     /// As [`super::install()`]; nothing is watched then.
@@ -85,47 +91,37 @@ impl Watch {
         let WatchSockets { mut control, events } = sockets;
         let (expected, frames_up) = settle(&mut control, &events, &spec, &devices)?;
         let kept = Kept { control, spec, devices, frames_up, expected, alarmed: Default::default() };
-        let kept = Arc::new(Mutex::new(kept));
-        let stop =
-            Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| RedirectError::Watch(error.into()))?);
-        let (watched, stopped) = (Arc::clone(&kept), Arc::clone(&stop));
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags).map_err(|error| RedirectError::Watch(error.into()))?);
+        let (asks, asked) = channel();
+        let woken = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
             .name("redirect-watch".to_owned())
-            .spawn(move || watch(&events, &watched, &stopped))
+            .spawn(move || watch(&events, kept, &woken, &asked))
             .map_err(RedirectError::Watch)?;
-        Ok(Watch { kept, stop, thread: Some(thread) })
+        Ok(Watch { asks: Some(asks), wake, thread: Some(thread) })
     }
 
     /// Replaces the allowed datagram destinations, for a new policy generation.
     ///
     /// # Errors
-    /// As [`super::replace_udp()`].
+    /// As [`super::replace_udp()`]; also when the rules are no longer watched.
     pub fn replace_udp(&self, udp: &[UdpDestination]) -> Result<(), RedirectError> {
-        let mut kept = lock(&self.kept);
-        kept.spec.udp = udp.to_vec();
-        let sets = Plan::new(&kept.spec, &[]).udp_sets();
-        match kept.control.transact(plan::encode_elements(&sets)) {
-            Ok(()) => {}
-            // Somebody took the table away: put all of it back, with the new destinations.
-            Err(refused) if refused.source.raw_os_error() == Some(libc::ENOENT) => kept.restore()?,
-            Err(refused) => return Err(refused.into()),
-        }
-        let now = Snapshot::take(&mut kept.control).map_err(RedirectError::Watch)?;
-        if now.differs_in_elements_only(&kept.expected) {
-            kept.expected = now;
-            return Ok(());
-        }
-        kept.restore()?;
-        kept.expected = Snapshot::take(&mut kept.control).map_err(RedirectError::Watch)?;
-        Ok(())
+        let asks = self.asks.as_ref().ok_or_else(gone)?;
+        ask(asks, udp, || self.wake())
+    }
+
+    fn wake(&self) {
+        // It fails only when it is awake already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
+        self.asks = None;
+        self.wake();
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -152,17 +148,18 @@ fn settle(
     }))
 }
 
-fn watch(events: &Netlink, kept: &Mutex<Kept>, stop: &OwnedFd) {
+fn watch(events: &Netlink, mut kept: Kept, wake: &OwnedFd, asked: &Receiver<Ask>) {
     let mut looked = Instant::now();
     let mut due: Option<Instant> = None;
     loop {
         let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = wait.and_then(|wait| Timespec::try_from(wait).ok());
-        let mut ready = [events.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut ready = [events.as_fd(), wake.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         if poll(&mut ready, timeout.as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
             return tracing::error!("the redirect rules are no longer watched: poll failed");
         }
-        if !ready[1].revents().is_empty() {
+        let _ = rustix::io::read(wake, &mut [0; 8]);
+        if !kept.answer(asked) {
             return;
         }
         match drain(events) {
@@ -172,7 +169,7 @@ fn watch(events: &Netlink, kept: &Mutex<Kept>, stop: &OwnedFd) {
         }
         if due.is_some_and(|due| due <= Instant::now()) {
             looked = Instant::now();
-            due = if lock(kept).look() { None } else { Some(looked + RETRY) };
+            due = if kept.look() { None } else { Some(looked + RETRY) };
         }
     }
 }
@@ -204,6 +201,36 @@ fn drain(events: &Netlink) -> io::Result<Changes> {
 }
 
 impl Kept {
+    /// Does what was asked. `false`: nobody will ask any more.
+    fn answer(&mut self, asked: &Receiver<Ask>) -> bool {
+        loop {
+            match asked.try_recv() {
+                Ok(Ask { udp, told }) => drop(told.send(self.replace_udp(udp))),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn replace_udp(&mut self, udp: Vec<UdpDestination>) -> Result<(), RedirectError> {
+        self.spec.udp = udp;
+        let sets = Plan::new(&self.spec, &[]).udp_sets();
+        match self.control.transact(plan::encode_elements(&sets)) {
+            Ok(()) => {}
+            // Somebody took the table away: put all of it back, with the new destinations.
+            Err(refused) if refused.source.raw_os_error() == Some(libc::ENOENT) => self.restore()?,
+            Err(refused) => return Err(refused.into()),
+        }
+        let now = Snapshot::take(&mut self.control).map_err(RedirectError::Watch)?;
+        if !now.differs_in_elements_only(&self.expected) {
+            self.restore()?;
+            self.expected = Snapshot::take(&mut self.control).map_err(RedirectError::Watch)?;
+            return Ok(());
+        }
+        self.expected = now;
+        Ok(())
+    }
+
     /// Compares, and restores what differs. `false`: look again soon.
     fn look(&mut self) -> bool {
         match earlier_chains(&mut self.control, PRIORITY_NAT) {
@@ -246,8 +273,4 @@ impl Kept {
         }
         self.alarmed = found;
     }
-}
-
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
