@@ -27,7 +27,7 @@ pub(super) fn compile(
     let mut ordered: Vec<&Document> = documents.iter().collect();
     ordered.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     let mut diagnostics = duplicate_names(&ordered);
-    ordered.retain(|document| applies(document, options));
+    ordered.retain(|document| options.counts(document));
 
     let mut compiler = Compiler {
         options,
@@ -48,13 +48,6 @@ pub(super) fn compile(
     set.audit_until = audit_of_all(&ordered);
     set.udp = udp::destinations(&set.rules, options).into();
     Ok(set)
-}
-
-fn applies(document: &Document, options: &CompileOptions) -> bool {
-    match (&document.applies_to, &options.workload) {
-        (Some(patterns), Some(workload)) => patterns.iter().any(|pattern| pattern.matches(workload)),
-        _ => true,
-    }
 }
 
 /// The default deny is enforced unless every policy is in audit.

@@ -71,6 +71,16 @@ pub struct CompileOptions {
     pub groups: BTreeMap<String, Vec<IpNet>>,
 }
 
+impl CompileOptions {
+    /// Whether a document applies: it names no workloads, or this one, or the workload is not known.
+    pub fn counts(&self, document: &Document) -> bool {
+        match (&document.applies_to, &self.workload) {
+            (Some(patterns), Some(workload)) => patterns.iter().any(|pattern| pattern.matches(workload)),
+            _ => true,
+        }
+    }
+}
+
 /// Whether a connection's first bytes must be read before it can be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {

@@ -13,7 +13,7 @@ use sidegate_policy::{
     document::{Section, read_sections},
 };
 
-use crate::{redirect::PROXY_UID, settings::Settings};
+use crate::{dns::ResolvConf, redirect::PROXY_UID, settings::Settings};
 
 /// Everything that `sidegate-proxy serve` can be told, with the defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -164,6 +164,17 @@ impl Config {
     /// Every diagnostic at once.
     pub fn parse(source: &Source, folder: &Path) -> Result<Config, Vec<Diagnostic>> {
         read_sections(source, KIND, FIELDS, |root| build(root, folder))
+    }
+
+    /// Takes resolvers and search domains from the system's file where the configuration names none.
+    pub(super) fn fill_from(&mut self, found: ResolvConf) {
+        let Settings { resolvers, dns_search, .. } = &mut self.settings;
+        if resolvers.is_empty() {
+            *resolvers = found.servers;
+        }
+        if dns_search.is_empty() {
+            *dns_search = found.search;
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{io, sync::Arc};
 
-use sidegate_policy::{Diagnostic, PolicySet, Source};
+use sidegate_policy::{Diagnostic, PolicySet, Source, set::UdpDestination};
 
 use super::config::{Config, Rules};
 use crate::{
     redirect::{
-        Exempt, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, Spec, Watch, WatchSockets,
-        in_place, links, replace_udp,
+        Follower, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, Spec, Watch, WatchSockets,
+        in_place, links,
     },
     server::Gate,
 };
@@ -16,34 +16,66 @@ use crate::{
 /// What the proxy has in hand of the kernel's rules.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    rules: Rules,
-    /// Restores rules that somebody changed; `None` unless they are kept.
-    watch: Option<Watch>,
-    /// Records what the rules refuse, where the proxy may read it.
-    _refusals: Option<RefusalRecords>,
+    hold: Hold,
+    /// What the rules refuse, as the kernel tells it, where the proxy may read it and until somebody does.
+    refusals: Option<Refusals>,
+    _records: Option<RefusalRecords>,
+}
+
+/// How the rules are held.
+#[derive(Debug)]
+enum Hold {
+    /// Restored when somebody changes them, by a thread that keeps `CAP_NET_ADMIN`.
+    Kept(Watch),
+    /// Only their datagram destinations are changed, by a thread that keeps `CAP_NET_ADMIN`.
+    Followed(Follower),
+    /// The proxy may not touch them.
+    Untouchable,
+    /// There are none.
+    Absent,
 }
 
 impl Kernel {
-    /// Puts the rules in place if they are to be kept, and says which guarantee does not hold here.
+    /// Puts the rules in place if they are to be kept, opens all that needs `CAP_NET_ADMIN`, starts the one thread that
+    /// keeps it, and says which guarantee does not hold here. `permitted`: the calling thread has the capability. Call
+    /// it before any other thread is started.
     ///
     /// # Errors
-    /// The rules are to be kept and can't be.
-    pub(super) fn open(config: &Config, gate: &Arc<Gate>) -> Result<Kernel, RedirectError> {
+    /// The rules are to be kept and can't be, or the system has no thread to give.
+    pub(super) fn open(
+        config: &Config,
+        permitted: bool,
+        udp: &[UdpDestination],
+    ) -> Result<Kernel, RedirectError> {
         let rules = config.redirect.rules;
         if rules == Rules::None {
             tracing::warn!("no redirect rules: only what is led here by other means is judged");
-            return Ok(Kernel { rules, watch: None, _refusals: None });
+            return Ok(Kernel { hold: Hold::Absent, refusals: None, _records: None });
         }
-        let watch = match rules {
-            Rules::Keep => Some(keep(config, gate)?),
-            Rules::Expect | Rules::None => {
-                expect();
-                None
+        own_user(config.redirect.uid);
+        let hold = match (rules, permitted) {
+            (Rules::Keep, _) => Hold::Kept(keep(config, udp)?),
+            (_, true) => Hold::Followed(follow(udp)?),
+            (_, false) => {
+                tracing::warn!(
+                    udp_rules = !udp.is_empty(),
+                    uid = config.redirect.uid,
+                    "{WITHOUT_CAPABILITY}"
+                );
+                Hold::Untouchable
             }
         };
-        own_user(config.redirect.uid);
-        let refusals = record_refusals(gate);
-        Ok(Kernel { rules, watch, _refusals: refusals })
+        let refusals = if permitted { refusals() } else { None };
+        Ok(Kernel { hold, refusals, _records: None })
+    }
+
+    /// Records what the rules refuse from now on, where the proxy may read it. Needs no capability.
+    pub(super) fn record_refusals(&mut self, gate: &Arc<Gate>) {
+        let Some(refusals) = self.refusals.take() else { return };
+        match RefusalRecords::start(refusals, Arc::clone(gate)) {
+            Ok(records) => self._records = Some(records),
+            Err(error) => tracing::warn!(%error, "{UNRECORDED}"),
+        }
     }
 
     /// Tells the kernel which datagrams `next` allows, where that differs from `now`.
@@ -51,30 +83,28 @@ impl Kernel {
     /// # Errors
     /// The kernel has still the old destinations; the new policies must not be applied without it.
     pub(super) fn follow(&self, now: &PolicySet, next: &PolicySet) -> Result<(), Vec<Diagnostic>> {
-        if self.rules == Rules::None || now.udp_destinations() == next.udp_destinations() {
+        let udp = next.udp_destinations();
+        if now.udp_destinations() == udp {
             return Ok(());
         }
-        let udp = next.udp_destinations();
-        let told = match &self.watch {
-            Some(watch) => watch.replace_udp(udp).map_err(|error| error.to_string()),
-            None => Netlink::netfilter()
-                .map_err(|error| error.to_string())
-                .and_then(|mut netlink| replace_udp(&mut netlink, udp).map_err(|error| error.to_string())),
+        let told = match &self.hold {
+            Hold::Kept(watch) => watch.replace_udp(udp).map_err(|error| error.to_string()),
+            Hold::Followed(follower) => follower.replace_udp(udp).map_err(|error| error.to_string()),
+            Hold::Untouchable => Err("CAP_NET_ADMIN is missing".to_owned()),
+            Hold::Absent => Ok(()),
         };
         told.map_err(|why| vec![refused(&why)])
     }
 }
 
-fn keep(config: &Config, gate: &Gate) -> Result<Watch, RedirectError> {
-    let services = vec![config.listen.ready.port(), config.listen.metrics.port()];
-    let spec = Spec {
-        outbound: config.listen.outbound,
-        dns: config.listen.dns,
-        services,
-        exempt: Exempt::Uid(config.redirect.uid),
-        udp: gate.policies.current().udp_destinations().to_vec(),
-        ..Spec::sidecar(config.redirect.uid)
-    };
+/// One line for all that is lost.
+const WITHOUT_CAPABILITY: &str = "CAP_NET_ADMIN is missing: redirect rules are assumed, not checked, and not put back \
+     when somebody removes them; refused datagrams and ICMP are counted, not recorded; `udp` rules allow nothing. Grant it to the \
+     proxy alone (`setcap cap_net_admin+ep sidegate-proxy`, or as an ambient capability): one thread keeps it, the others drop it";
+const UNRECORDED: &str =
+    "packets that the rules refuse at once (datagrams, ICMP) are counted but not recorded";
+
+fn keep(config: &Config, udp: &[UdpDestination]) -> Result<Watch, RedirectError> {
     let devices = links::outward().map_err(RedirectError::Devices)?;
     let sockets = WatchSockets::open().map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -82,24 +112,45 @@ fn keep(config: &Config, gate: &Gate) -> Result<Watch, RedirectError> {
         }
         _ => RedirectError::Watch(error),
     })?;
-    let watch = Watch::start(sockets, spec, devices)?;
+    let watch = Watch::start(sockets, spec(config, udp), devices)?;
     tracing::info!("the redirect rules are in place and watched");
     Ok(watch)
 }
 
-/// Looks whether `init` was here. Without the privilege to look, that is said instead.
-fn expect() {
-    match Netlink::netfilter().and_then(|mut netlink| in_place(&mut netlink)) {
-        Ok(true) => tracing::info!("the redirect rules are in place"),
+/// The rules of this configuration. Its own ports are closed beside those of every sidecar, never instead of them.
+fn spec(config: &Config, udp: &[UdpDestination]) -> Spec {
+    let mut spec = Spec {
+        outbound: config.listen.outbound,
+        dns: config.listen.dns,
+        udp: udp.to_vec(),
+        ..Spec::sidecar(config.redirect.uid)
+    };
+    spec.services.extend([config.listen.ready.port(), config.listen.metrics.port()]);
+    spec.services.sort_unstable();
+    spec.services.dedup();
+    spec
+}
+
+/// Looks whether `init` was here, and brings its rules in step with the first policies: an earlier proxy's destinations
+/// must not outlive its policies.
+fn follow(udp: &[UdpDestination]) -> Result<Follower, RedirectError> {
+    let mut netlink = Netlink::netfilter().map_err(RedirectError::Watch)?;
+    let found = in_place(&mut netlink);
+    let follower = Follower::start(netlink).map_err(RedirectError::Watch)?;
+    match found {
+        Ok(true) => {
+            follower.replace_udp(udp)?;
+            tracing::info!("the redirect rules are in place");
+        }
         Ok(false) => tracing::error!(
             "no redirect rules are in place: what the workload sends is NOT captured and NOT judged; \
              run `sidegate-proxy init` first, or set `redirect.rules` to `keep` or `none`"
         ),
-        Err(error) => tracing::warn!(
-            %error,
-            "whether the redirect rules are in place can't be seen without CAP_NET_ADMIN; capture is assumed, not checked"
-        ),
+        Err(error) => {
+            tracing::warn!(%error, "whether the redirect rules are in place can't be seen; capture is assumed")
+        }
     }
+    Ok(follower)
 }
 
 /// Without the exempt user the rules lead the proxy's own traffic back to it.
@@ -115,19 +166,31 @@ fn own_user(expected: u32) {
     }
 }
 
-fn record_refusals(gate: &Arc<Gate>) -> Option<RefusalRecords> {
-    let opened = Refusals::open(NFLOG_GROUP).map_err(|error| error.to_string());
-    let started = opened.and_then(|refusals| {
-        RefusalRecords::start(refusals, Arc::clone(gate)).map_err(|error| error.to_string())
-    });
-    if let Err(why) = &started {
-        tracing::warn!(%why, "packets that the rules refuse at once (datagrams, ICMP) are counted but not recorded");
+fn refusals() -> Option<Refusals> {
+    let opened = Refusals::open(NFLOG_GROUP);
+    if let Err(error) = &opened {
+        tracing::warn!(%error, why = %error.source, "{UNRECORDED}");
     }
-    started.ok()
+    opened.ok()
 }
 
 fn refused(why: &str) -> Diagnostic {
     let message = format!("the kernel's rules for datagrams can't follow: {why}");
-    let fix = "give the proxy CAP_NET_ADMIN, or restart the workload so that `init` installs them anew";
+    let fix = "give the proxy CAP_NET_ADMIN, or leave the `udp` rules as they are";
     Diagnostic::new(&Source::new("redirect rules", ""), "datagram-rules", 0..0, message, fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn ports_of_every_sidecar_stay_closed_beside_the_configured_ones() {
+        let text = "apiVersion: sidegate.dev/v1\nkind: ProxyConfig\npolicies: [ p.yaml ]\n\
+                    listen: { ready: \"127.0.0.1:16021\", metrics: \"[::]:15020\" }\n";
+        let config = Config::parse(&Source::new("proxy.yaml", text), Path::new("")).expect("it parses");
+        assert_eq!(spec(&config, &[]).services, [15000, 15008, 15020, 15021, 16021]);
+    }
 }

@@ -7,6 +7,7 @@ mod kernel;
 pub mod listen;
 pub mod logging;
 mod policies;
+mod privileges;
 mod reload;
 mod status;
 mod watch;
@@ -25,7 +26,7 @@ use self::{
     listen::Purpose,
     policies::{Contents, PolicyFiles},
     reload::Reloader,
-    status::{ReloadResult, Status},
+    status::{NONE_APPLIES, ReloadResult, Status},
     web::Door,
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     metrics as meters,
     policy_store::PolicyStore,
-    redirect::{RedirectError, original_dst},
+    redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
 };
 
@@ -78,20 +79,24 @@ pub enum StartError {
 /// # Errors
 /// The proxy could not start.
 pub fn serve(mut config: Config) -> Result<(), StartError> {
-    let system = |purpose| move |source| StartError::System { purpose, source };
+    privileges::confine().map_err(system("confining the process"))?;
     if let Err(error) = crate::limits::raise_descriptor_limit() {
         tracing::warn!(%error, "the limit of descriptors can't be raised");
     }
     let metrics = install_metrics();
     let doors = Doors::open(&mut config)?;
+    let permitted = privileges::narrow().map_err(system("narrowing capabilities"))?;
+    fill_from_system(&mut config)?;
     let (first, tried, options) = load(&config)?;
+    let mut kernel = Kernel::open(&config, permitted, first.set.udp_destinations())?;
+    privileges::renounce().map_err(system("dropping capabilities"))?;
     let gate = Arc::new(open_gate(&config, first.set)?);
+    kernel.record_refusals(&gate);
     let status = Arc::new(Status::default());
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
     }
-    let kernel = Kernel::open(&config, &gate)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("event loop"))?;
     runtime.block_on(async {
@@ -123,6 +128,10 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { purpose, source }
 }
 
 /// Everything that listens, bound before anything is served.
@@ -165,6 +174,7 @@ fn load(config: &Config) -> Result<(First, Contents, CompileOptions), StartError
         workload: config.workload.clone(),
         generation: Generation(1),
         own_listeners: own_listeners(config),
+        local_addresses: links::local_addresses().map_err(system("listing local addresses"))?,
         ..CompileOptions::default()
     };
     let contents = PolicyFiles { paths: config.policies.clone() }.read();
@@ -182,11 +192,18 @@ fn own_listeners(config: &Config) -> Vec<SocketAddr> {
     vec![any(listen.outbound), any(listen.dns), any(listen.ready.port()), any(listen.metrics.port())]
 }
 
-fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
-    let mut settings = config.settings.clone();
-    if settings.resolvers.is_empty() {
-        settings.resolvers = ResolvConf::system().map_err(StartError::Resolvers)?.servers;
+/// Takes resolvers and search domains from the system where the configuration names none.
+fn fill_from_system(config: &mut Config) -> Result<(), StartError> {
+    match ResolvConf::system() {
+        Ok(found) => config.fill_from(found),
+        Err(error) if config.settings.resolvers.is_empty() => return Err(StartError::Resolvers(error)),
+        Err(error) => tracing::warn!(%error, "no search domains are known: /etc/resolv.conf can't be read"),
     }
+    Ok(())
+}
+
+fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
+    let settings = config.settings.clone();
     let sink: Box<dyn Sink> = match &config.access_log {
         config::Target::Stdout => Box::new(JsonLines::stdout()),
         config::Target::File(path) => Box::new(
@@ -296,6 +313,7 @@ async fn drain(running: Running, deadline: Duration) {
 /// One line that says what stands here and what is enforced.
 fn banner(config: &Config, gate: &Gate, status: &Status) {
     let (applied, _) = status.policy();
+    let idle = applied.as_ref().is_some_and(status::Applied::is_idle);
     let documents = applied.map(|applied| applied.documents).unwrap_or_default();
     let audits = documents.iter().filter(|document| document.audit).count();
     tracing::info!(
@@ -311,6 +329,9 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         workers = config.settings.workers,
         "serving: outbound TCP and DNS are judged; deny by default, TLS 1.3 unless a rule exempts",
     );
+    if idle {
+        tracing::error!("not ready: {NONE_APPLIES}");
+    }
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,

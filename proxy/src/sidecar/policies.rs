@@ -77,7 +77,8 @@ impl Contents {
             return Err(wrong);
         }
         let set = PolicySet::compile(&documents, options)?;
-        Ok(Loaded { set, documents: documents.iter().map(summary).collect() })
+        let documents = documents.iter().map(|document| summary(document, options)).collect();
+        Ok(Loaded { set, documents })
     }
 
     fn read(&mut self, file: &Path) {
@@ -111,13 +112,14 @@ fn files_at(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn summary(document: &Document) -> DocumentSummary {
+fn summary(document: &Document, options: &CompileOptions) -> DocumentSummary {
     DocumentSummary {
         name: document.name.value.clone(),
         file: document.source.name.to_string(),
         egress: document.egress.len(),
         ingress: document.ingress.len(),
         audit: document.audit_until.is_some(),
+        applies: options.counts(document),
     }
 }
 

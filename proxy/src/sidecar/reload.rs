@@ -8,10 +8,10 @@ use tokio::signal::unix::Signal;
 use super::{
     kernel::Kernel,
     policies::{Contents, Loaded, PolicyFiles},
-    status::{ReloadResult, Status},
+    status::{NONE_APPLIES, ReloadResult, Status},
     watch::Watch,
 };
-use crate::server::Gate;
+use crate::{redirect::links, server::Gate};
 
 /// Attempts to apply policies, by `result`: `applied` or `refused`.
 pub const RELOADS: &str = "sidegate_policy_reload_total";
@@ -47,7 +47,13 @@ impl Reloader {
 
     async fn apply(&self, contents: Contents) {
         let generation = Generation(self.gate.policies.current().generation().0 + 1);
-        let options = CompileOptions { generation, ..self.options.clone() };
+        let mut options = CompileOptions { generation, ..self.options.clone() };
+        match links::local_addresses() {
+            Ok(found) => options.local_addresses = found,
+            Err(error) => {
+                tracing::warn!(%error, "local addresses can't be listed; those of the start are used")
+            }
+        }
         let compiled = tokio::task::spawn_blocking(move || contents.compile(&options)).await;
         let compiled = compiled.unwrap_or_else(|_| Err(vec![crashed()]));
         // Datagrams first: a policy that the kernel does not follow must not seem to be in force.
@@ -64,11 +70,15 @@ impl Reloader {
     fn accept(&self, loaded: Loaded) {
         let generation = loaded.set.generation();
         let documents = loaded.documents.len();
+        let applying = loaded.documents.iter().filter(|document| document.applies).count();
         self.gate.policies.replace(loaded.set);
         self.status.applied(generation, loaded.documents);
         counted(ReloadResult::Applied);
         // Told last: whoever reads it may rely on it.
-        tracing::info!(generation = generation.0, documents, "new policies judge from now on");
+        tracing::info!(generation = generation.0, documents, applying, "new policies judge from now on");
+        if applying == 0 {
+            tracing::error!("not ready: {NONE_APPLIES}");
+        }
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>) {

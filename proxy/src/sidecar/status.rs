@@ -39,6 +39,16 @@ pub(super) struct Applied {
     pub(super) documents: Vec<DocumentSummary>,
 }
 
+impl Applied {
+    /// There are documents, and all of them are for other workloads.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.documents.iter().any(|document| document.applies)
+    }
+}
+
+/// Why a proxy with policies is not ready.
+pub(super) const NONE_APPLIES: &str = "no policy applies to this workload: everything is denied; compare `workload` with the policies' `appliesTo`";
+
 /// A document in a few words.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,6 +63,8 @@ pub(super) struct DocumentSummary {
     pub(super) ingress: usize,
     /// It is in audit mode: its denials are recorded, not enforced, until its last day.
     pub(super) audit: bool,
+    /// Its `appliesTo` matches this workload, or it has none.
+    pub(super) applies: bool,
 }
 
 /// The last attempt to apply policies.
@@ -135,10 +147,14 @@ impl Status {
 
     /// Whether the workload may rely on the proxy.
     pub(super) fn readiness(&self) -> Readiness {
-        let generation = self.policies().applied.as_ref().map(|applied| applied.generation);
+        let policies = self.policies();
+        let generation = policies.applied.as_ref().map(|applied| applied.generation);
+        let idle = policies.applied.as_ref().is_some_and(Applied::is_idle);
+        drop(policies);
         let checks = [
             (!self.serving.load(Relaxed), "the listeners are not up yet"),
             (generation.is_none(), "no policy is loaded: everything is denied"),
+            (idle, NONE_APPLIES),
             (self.draining.load(Relaxed), "the proxy is draining"),
         ];
         let reasons: Vec<_> = checks.into_iter().filter_map(|(not, why)| not.then_some(why)).collect();
@@ -154,6 +170,17 @@ impl Status {
 mod tests {
     use super::*;
 
+    fn document(applies: bool) -> DocumentSummary {
+        DocumentSummary {
+            name: "first".to_owned(),
+            file: "p.yaml".to_owned(),
+            egress: 1,
+            ingress: 0,
+            audit: false,
+            applies,
+        }
+    }
+
     #[test]
     fn ready_takes_listeners_and_policies_and_ends_with_the_drain() {
         let status = Status::default();
@@ -162,7 +189,9 @@ mod tests {
         assert_eq!(status.readiness().reasons, ["no policy is loaded: everything is denied"]);
         status.refused(Vec::new());
         assert!(!status.readiness().ready);
-        status.applied(Generation(1), Vec::new());
+        status.applied(Generation(1), vec![document(false), document(false)]);
+        assert_eq!(status.readiness().reasons, [NONE_APPLIES]);
+        status.applied(Generation(2), vec![document(false), document(true)]);
         assert!(status.readiness().ready);
         status.refused(Vec::new());
         assert!(status.readiness().ready, "the old policies judge on");

@@ -109,7 +109,16 @@ impl Sidecar {
 
     /// As [`Sidecar::start`], with a condition on the lines before.
     pub(super) fn start_and(place: &Place, expected: impl FnOnce(&[Value]) -> bool) -> Sidecar {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sidegate-proxy"))
+        Sidecar::start_by(place, Command::new(env!("CARGO_BIN_EXE_sidegate-proxy")), expected)
+    }
+
+    /// As [`Sidecar::start_and`], by a command that executes the proxy with the arguments it is given.
+    pub(super) fn start_by(
+        place: &Place,
+        mut command: Command,
+        expected: impl FnOnce(&[Value]) -> bool,
+    ) -> Sidecar {
+        let mut child = command
             .args(["serve", "--config", &place.config()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -143,6 +152,12 @@ impl Sidecar {
     /// The next access record.
     pub(super) fn record(&self) -> Value {
         self.records.recv_timeout(PATIENCE).expect("a record")
+    }
+
+    #[allow(dead_code, reason = "only the tests that look at its threads need it")]
+    /// Its process id, where the command executed it in its own place.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(super) fn signal(&self, signal: rustix::process::Signal) {

@@ -142,6 +142,30 @@ fn without_a_policy_everything_is_denied_until_one_appears() {
 }
 
 #[test]
+fn policies_of_other_workloads_alone_leave_it_not_ready() {
+    let ours = config("policies") + "workload: spiffe://example.org/ns/pay/sa/api\n";
+    let theirs = policy("first", "db.example.com")
+        .replace("spec:\n", "spec:\n  appliesTo: [ \"spiffe://example.org/ns/web/sa/*\" ]\n");
+    let place = Place::new(&ours);
+    place.write("policies/p.yaml", &theirs);
+    let sidecar = Sidecar::start(&place);
+    sidecar.logged("not ready: no policy applies to this workload");
+    let (status, body) = fetch(&sidecar.ready, "/ready");
+    assert_eq!(status, 503);
+    assert!(body.contains("no policy applies to this workload"), "{body}");
+    assert_eq!(sidecar.ask_json("/policy")["applied"]["documents"][0]["applies"], false);
+    assert_eq!(sidecar.resolve("db.example.com"), (REFUSED, 0));
+    assert_eq!(sidecar.record()["reason"], "no-policy");
+    place.write("policies/p.yaml", &theirs.replace("/ns/web/", "/ns/pay/"));
+    sidecar.logged("new policies judge from now on");
+    assert_eq!(fetch(&sidecar.ready, "/ready").0, 200);
+    assert_eq!(sidecar.resolve("db.example.com"), (NOERROR, 1));
+    place.write("policies/p.yaml", &theirs);
+    sidecar.logged("not ready: no policy applies to this workload");
+    assert_eq!(fetch(&sidecar.ready, "/ready").0, 503);
+}
+
+#[test]
 fn healthcheck_tells_absence_from_sickness() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
     let absent = run(&["healthcheck", "--address", &free]);

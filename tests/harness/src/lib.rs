@@ -13,6 +13,6 @@ pub mod wait;
 pub mod world;
 
 pub use netns::Netns;
-pub use runner::{Case, main};
+pub use runner::{Case, main, main_as_root};
 pub use wait::until;
 pub use world::{Frame, World};

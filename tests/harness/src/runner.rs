@@ -23,18 +23,41 @@ pub struct Case {
 /// # Panics
 /// User namespaces are not available here.
 pub fn main(cases: &[Case]) -> ExitCode {
+    run(cases, || match become_root_of_a_user_namespace() {
+        Ok(()) => true,
+        Err(error) => panic!("user namespaces are needed for these tests and not available here: {error}"),
+    })
+}
+
+/// As [`main`], for cases that need a second user and so the real root. Without it they are counted as ignored, or fail
+/// where `CI` is set, which promises it.
+///
+/// # Panics
+/// The caller is not root although `CI` is set.
+pub fn main_as_root(cases: &[Case]) -> ExitCode {
+    run(cases, || {
+        let root = geteuid().is_root();
+        assert!(root || std::env::var_os("CI").is_none(), "these tests need root, which CI promises");
+        root
+    })
+}
+
+fn run(cases: &[Case], prepare: impl FnOnce() -> bool) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let listing = std::env::args().any(|word| word == "--list");
-    if !listing && let Err(error) = become_root_of_a_user_namespace() {
-        panic!("user namespaces are needed for these tests and not available here: {error}");
-    }
+    let able = listing || prepare();
     let begun = Instant::now();
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
     for case in
         cases.iter().filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)))
     {
         if listing {
             println!("{}: test", case.name);
+            continue;
+        }
+        if !able {
+            println!("test {} ... ignored, needs root", case.name);
+            ignored += 1;
             continue;
         }
         let started = Instant::now();
@@ -48,9 +71,9 @@ pub fn main(cases: &[Case]) -> ExitCode {
     if !listing {
         // As the standard runner says it, so that whoever adds up results finds it.
         let word = if failed == 0 { "ok" } else { "FAILED" };
-        let (others, seconds) = (cases.len() - passed - failed, begun.elapsed().as_secs_f32());
+        let (others, seconds) = (cases.len() - passed - failed - ignored, begun.elapsed().as_secs_f32());
         println!(
-            "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {others} filtered out; \
+            "\ntest result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {others} filtered out; \
              finished in {seconds:.2}s\n"
         );
     }

@@ -30,6 +30,21 @@ fn places(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_system_names_only_what_the_configuration_does_not() {
+    let found = || ResolvConf::parse("nameserver 10.9.9.9\nsearch ns.svc.cluster.local svc.cluster.local\n");
+    let names =
+        |config: &Config| config.settings.dns_search.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut whole = parse(WHOLE).expect("it is right");
+    whole.fill_from(found());
+    assert_eq!((whole.settings.resolvers.len(), names(&whole)), (3, vec!["svc.cluster.local".to_owned()]));
+    let least = "apiVersion: sidegate.dev/v1\nkind: ProxyConfig\npolicies: [ p.yaml ]\n";
+    let mut least = parse(least).expect("it is right");
+    least.fill_from(found());
+    assert_eq!(least.settings.resolvers, ["10.9.9.9:53".parse().expect("an address")]);
+    assert_eq!(names(&least), ["ns.svc.cluster.local", "svc.cluster.local"]);
+}
+
+#[test]
 fn every_field_arrives() {
     let config = parse(WHOLE).expect("it is right");
     let folder = PathBuf::from("/etc/sidegate");

@@ -1,0 +1,273 @@
+//! The real `sidegate-proxy serve` as the exempt user, with `CAP_NET_ADMIN` and without. Needs root, to become that user.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../serve/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests that need no namespaces")]
+mod harness;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use harness::{PATIENCE, Place, Sidecar, config, policy};
+use rustix::process::Signal;
+use serde_json::Value;
+use sidegate_harness::{
+    Case, World,
+    netns::{ip, nft},
+    until,
+    world::{FENCE_PORT, WORLD_V4},
+};
+use sidegate_proxy::redirect::{Netlink, PROXY_UID, Spec, install};
+
+const CASES: &[Case] = &[
+    Case { name: "one_thread_keeps_one_capability", run: one_thread_keeps_one_capability },
+    Case { name: "a_refused_datagram_is_recorded", run: a_refused_datagram_is_recorded },
+    Case { name: "flushed_rules_come_back_within_a_second", run: flushed_rules_come_back_within_a_second },
+    Case { name: "datagram_rules_follow_the_policy", run: datagram_rules_follow_the_policy },
+    Case { name: "a_live_connection_is_listed_and_outlasts_the_drain", run: a_live_connection_is_listed },
+    Case {
+        name: "own_ports_are_closed_on_every_local_address",
+        run: own_ports_are_closed_on_every_local_address,
+    },
+    Case { name: "without_the_capability_one_line_says_so", run: without_the_capability_one_line_says_so },
+    Case { name: "rules_can_not_be_kept_without_it", run: rules_can_not_be_kept_without_it },
+];
+
+/// An address of the world that no rule allows, and a port of it.
+const TARGET: (&str, u16) = ("198.51.100.7", 443);
+/// Bit 12 of a capability mask: `CAP_NET_ADMIN`.
+const NET_ADMIN: &str = "0000000000001000";
+const NONE: &str = "0000000000000000";
+
+fn main() -> ExitCode {
+    sidegate_harness::main_as_root(CASES)
+}
+
+/// A folder of the proxy's user.
+fn place(rules: &str, policy: &str) -> Place {
+    let place = Place::new(&config("p.yaml").replace("rules: none", &format!("rules: {rules}")));
+    place.write("p.yaml", policy);
+    let folder = place.path("");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(&folder, Some(PROXY_UID), Some(PROXY_UID)).unwrap();
+    place
+}
+
+/// Executes the proxy as the exempt user, with no capability but these words of setpriv(1).
+fn as_proxy(capabilities: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    let user = [format!("--reuid={PROXY_UID}"), format!("--regid={PROXY_UID}"), "--clear-groups".to_owned()];
+    command.args(user).args(capabilities).arg(env!("CARGO_BIN_EXE_sidegate-proxy"));
+    command
+}
+
+const GRANTED: [&str; 2] = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"];
+
+fn granted(place: &Place) -> Sidecar {
+    Sidecar::start_by(place, as_proxy(&GRANTED), |before| {
+        before.iter().all(|line| line["level"] != "WARN" && line["level"] != "ERROR")
+    })
+}
+
+/// A policy that lets datagrams to these ports of the world out.
+fn datagrams(ports: &str) -> String {
+    let rule = format!(
+        "    - name: datagrams\n      reason: \"the test\"\n      to: [ {{ cidrs: [ 10.77.0.1/32, 198.51.100.7/32 ] }} ]\n      \
+         ports: [ {ports} ]\n      protocol: udp\n      tls: {{ mode: none }}\n"
+    );
+    policy("first", "db.example.com") + &rule
+}
+
+fn leaves() -> bool {
+    UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"canary", TARGET).is_ok()
+}
+
+fn init() {
+    install(&mut Netlink::netfilter().unwrap(), &Spec::sidecar(PROXY_UID)).unwrap();
+}
+
+/// The fields of each thread's status, by the thread's name.
+fn threads(id: u32) -> Vec<(String, String)> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let read = |task: fs::DirEntry| {
+        let text = |file| fs::read_to_string(task.path().join(file)).unwrap();
+        (text("comm").trim().to_owned(), text("status"))
+    };
+    tasks.map(|task| read(task.unwrap())).collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap()
+}
+
+fn one_thread_keeps_one_capability() {
+    let place = place("keep", &policy("first", "db.example.com"));
+    let sidecar = granted(&place);
+    // A thread names itself when it first runs.
+    until(PATIENCE, "every thread has its name", || {
+        let threads = threads(sidecar.id());
+        ["worker-0", "access-log", "refusals", "redirect-watch"]
+            .iter()
+            .all(|name| threads.iter().any(|(found, _)| found == name))
+    });
+    for (name, status) in &threads(sidecar.id()) {
+        let held = if name == "redirect-watch" { NET_ADMIN } else { NONE };
+        assert_eq!((field(status, "CapPrm:"), field(status, "CapEff:")), (held, held), "{name}");
+        assert_eq!((field(status, "CapInh:"), field(status, "CapAmb:")), (NONE, NONE), "{name}");
+        assert_eq!(field(status, "NoNewPrivs:"), "1", "{name}");
+        assert_eq!(field(status, "Uid:").split('\t').next(), Some("1337"), "{name}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", sidecar.id())).unwrap();
+    let core: Vec<&str> = field(&limits, "Max core file size").split_whitespace().collect();
+    assert_eq!(core[..2], ["0", "0"]);
+    // The memory of a process that can't be dumped belongs to root: no other process of its user reads it.
+    assert_eq!(fs::metadata(format!("/proc/{}/mem", sidecar.id())).unwrap().uid(), 0);
+}
+
+fn a_refused_datagram_is_recorded() {
+    let _world = World::new();
+    let place = place("keep", &policy("first", "db.example.com"));
+    let sidecar = granted(&place);
+    assert!(!leaves(), "refused at once");
+    let record = sidecar.record();
+    assert_eq!(
+        (&record["verdict"], &record["reason"], &record["protocol"]),
+        (&Value::from("denied"), &Value::from("udp-refused"), &Value::from("udp"))
+    );
+    assert_eq!(record["originalDst"], format!("{}:{}", TARGET.0, TARGET.1));
+}
+
+fn flushed_rules_come_back_within_a_second() {
+    let mut world = World::new();
+    assert!(leaves(), "the control: nothing else refuses it");
+    let place = place("keep", &datagrams(&FENCE_PORT.to_string()));
+    let sidecar = granted(&place);
+    assert!(!leaves());
+    nft("flush ruleset");
+    until(Duration::from_secs(1), "the rules are back", || !leaves());
+    sidecar.logged("the redirect rules were changed by somebody else");
+    // The kernel activates new rules a moment before the elements of their interval sets: until then allowed datagrams
+    // are refused too.
+    until(Duration::from_secs(1), "allowed datagrams pass again", || {
+        UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"fence 0;", (WORLD_V4, FENCE_PORT)).is_ok()
+    });
+    world.frames();
+    assert!(!leaves());
+    assert_eq!(world.frames(), []);
+}
+
+/// Rules that `init` put in place: at the start, with a change, and with a start after a change that nobody followed.
+fn datagram_rules_follow_the_policy() {
+    let _world = World::new();
+    init();
+    let place = place("expect", &datagrams("443"));
+    assert!(!leaves(), "the control: `init` allows no datagrams");
+    let sidecar = granted(&place);
+    assert!(leaves(), "from the start");
+    place.write("p.yaml", &datagrams("444"));
+    sidecar.logged("new policies judge from now on");
+    assert!(!leaves());
+    place.write("p.yaml", &datagrams("443"));
+    sidecar.logged("new policies judge from now on");
+    assert!(leaves());
+    drop(sidecar);
+    assert!(leaves(), "the control: a killed proxy takes nothing back");
+    place.write("p.yaml", &policy("first", "db.example.com"));
+    let _sidecar = granted(&place);
+    assert!(!leaves(), "an earlier proxy's destinations do not outlive its policies");
+}
+
+/// A rule for the workload's own network opens neither the proxy's ports there nor, later, those of a new address.
+fn own_ports_are_closed_on_every_local_address() {
+    let _world = World::new();
+    let own = policy("first", "db.example.com")
+        .replace("hosts: [ db.example.com ]", "cidrs: [ 10.77.0.0/24 ]")
+        .replace("5432", "\"1-65535\"");
+    let place = place("keep", &own);
+    let sidecar = granted(&place);
+    let reason = |address: &str, port: u16| {
+        let told = sidecar.ask_json(&format!("/explain?ip={address}&port={port}&protocol=tcp"));
+        told["reason"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(reason("10.77.0.2", sidecar.outbound), "address-own-listener");
+    assert_eq!(reason("10.77.0.1", sidecar.outbound), "rule-allows", "the control");
+    assert_eq!(reason("10.77.0.99", sidecar.outbound), "rule-allows", "the control");
+    ip("address add 10.77.0.99/24 dev app0");
+    sidecar.signal(Signal::HUP);
+    sidecar.logged("new policies judge from now on");
+    assert_eq!(reason("10.77.0.99", sidecar.outbound), "address-own-listener");
+}
+
+/// From the application to the world and back; then the drain, which waits for it and says so.
+fn a_live_connection_is_listed() {
+    let world = World::new();
+    let listener = world.run(|| TcpListener::bind((TARGET.0, 9000)).unwrap());
+    let place = place(
+        "keep",
+        &policy("first", "db.example.com")
+            .replace("hosts: [ db.example.com ]", "cidrs: [ 198.51.100.7/32 ]")
+            .replace("5432", "9000"),
+    );
+    let mut sidecar = granted(&place);
+    let mut stream = dial((TARGET.0, 9000));
+    let (mut far, _) = listener.accept().unwrap();
+    let mut exchange = || {
+        stream.write_all(b"ping").unwrap();
+        far.read_exact(&mut [0; 4]).unwrap();
+        far.write_all(b"pong").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+    };
+    exchange();
+    let told = sidecar.ask_json("/connections");
+    assert_eq!(told["count"], 1, "{told}");
+    assert_eq!(told["connections"][0]["rule"], "server-first", "{told}");
+    sidecar.signal(Signal::TERM);
+    sidecar.logged("draining");
+    let (status, body) = sidecar.ask("/ready");
+    assert_eq!(status, 503);
+    assert!(body.contains("draining"), "{body}");
+    exchange();
+    drop((stream, far));
+    assert_eq!(sidecar.ended(), Some(0));
+    let record = sidecar.record();
+    assert_eq!((&record["verdict"], &record["bytesSent"]), (&"allowed".into(), &8.into()));
+}
+
+#[allow(clippy::disallowed_methods, reason = "plays the application")]
+fn dial(to: (&str, u16)) -> TcpStream {
+    TcpStream::connect(to).unwrap()
+}
+
+fn without_the_capability_one_line_says_so() {
+    init();
+    let place = place("expect", &policy("first", "db.example.com"));
+    let sidecar = Sidecar::start_by(&place, as_proxy(&[]), |before| {
+        let loud: Vec<_> =
+            before.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect();
+        let said = loud.first().and_then(|line| line["message"].as_str()).unwrap_or_default();
+        loud.len() == 1
+            && ["CAP_NET_ADMIN is missing", "assumed, not checked", "not recorded", "setcap"]
+                .iter()
+                .all(|part| said.contains(part))
+    });
+    for (name, status) in threads(sidecar.id()) {
+        assert_eq!(field(&status, "CapPrm:"), NONE, "{name}");
+    }
+    place.write("p.yaml", &datagrams("443"));
+    let refused = sidecar.logged("policy refused: the kernel's rules for datagrams can't follow");
+    assert_eq!(refused["code"], "datagram-rules");
+}
+
+fn rules_can_not_be_kept_without_it() {
+    let place = place("keep", &policy("first", "db.example.com"));
+    let refused = as_proxy(&[]).args(["serve", "--config", &place.config()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("CAP_NET_ADMIN") && said.contains("keeping the redirect rules"), "{said}");
+}
