@@ -15,14 +15,13 @@ use crate::{dial, put_in_place};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "short_connections_do_not_stall", run: short_connections_do_not_stall },
-    Case {
-        name: "without_the_setting_old_duplicates_are_seen",
-        run: without_the_setting_old_duplicates_are_seen,
-    },
+    Case { name: "without_the_setting_syns_are_sent_twice", run: without_the_setting_syns_are_sent_twice },
 ];
 
 const CLIENTS: usize = 16;
 const DESTINATIONS: usize = 5000;
+/// A SYN that gets no answer is sent again after a second (RFC 6298 section 2).
+const STALL: Duration = Duration::from_millis(900);
 
 fn short_connections_do_not_stall() {
     prepare_loopback().unwrap();
@@ -33,17 +32,19 @@ fn short_connections_do_not_stall() {
         .into_iter()
         .max()
         .unwrap();
-    assert!(slowest < Duration::from_millis(900), "a SYN was sent twice: {slowest:?}");
-    assert_eq!(old_duplicates(), 0);
+    // Not the kernel's count of old duplicates: a late segment of a closed connection is one too, and delays nobody. And
+    // not the wait alone: some kernels answer an old duplicate, after which its client tries again in milliseconds.
+    assert_eq!(counted("TCPSynRetrans"), 0, "SYNs sent twice; {} old duplicates", counted("PAWSTimewait"));
+    assert!(slowest < STALL, "a connection waited {slowest:?}");
 }
 
 /// The negative control.
-fn without_the_setting_old_duplicates_are_seen() {
+fn without_the_setting_syns_are_sent_twice() {
     prepare_loopback().unwrap();
     std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "1").unwrap();
     put_in_place(&Spec::run());
     short_connections(10_000, Closes::Proxy);
-    assert!(old_duplicates() > 0);
+    assert!(counted("TCPSynRetrans") > 0);
 }
 
 /// Who closes first, and keeps the TIME_WAIT.
@@ -92,13 +93,11 @@ fn short_connections(count: usize, first: Closes) -> Duration {
     })
 }
 
-/// `TcpExt: PAWSTimewait` of this namespace.
-fn old_duplicates() -> u64 {
+/// A `TcpExt` counter of this namespace; 0 where this kernel has none of that name.
+fn counted(wanted: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut pairs = names.split(' ').zip(values.split(' '));
-    // Kernels before 6.13 count them among PAWSPassive.
-    let found = pairs.find(|(name, _)| *name == "PAWSTimewait");
-    found.expect("this kernel counts old duplicates").1.parse().unwrap()
+    pairs.find(|(name, _)| *name == wanted).map_or(0, |(_, value)| value.parse().unwrap())
 }
