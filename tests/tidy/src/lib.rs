@@ -29,4 +29,6 @@ pub const RULES: &[Rule] = &[
     ("names say what they mean", words::names),
     ("README shows its two commands", prose::commands),
     ("links resolve", prose::links),
+    ("threats name the tests of their defences", prose::shown),
+    ("the code map names every folder", prose::map),
 ];

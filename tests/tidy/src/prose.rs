@@ -38,6 +38,58 @@ pub fn links(tree: &Tree) -> Vec<String> {
     wrong
 }
 
+const THREATS: &str = "docs/THREATS.md";
+const SHOWN: &str = "## What shows it";
+
+/// Every class of threats names the tests that show its defence, and each of them stands in the file it is said to.
+pub fn shown(tree: &Tree) -> Vec<String> {
+    let Some(threats) = tree.file(THREATS) else { return vec![format!("{THREATS}: is absent")] };
+    let (defences, rest) = threats.text.split_once(SHOWN).unwrap_or((&threats.text, ""));
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    let mut wrong = Vec::new();
+    for class in classes(defences) {
+        let tests = section
+            .split("\n### ")
+            .find(|part| part.lines().next().map(str::to_lowercase) == Some(class.clone()));
+        if !tests.is_some_and(|part| part.contains("- [") && part.contains('`')) {
+            wrong.push(format!("{THREATS}: no test shows the defence of `{class}`"));
+        }
+    }
+    for item in section.split("\n- [").skip(1) {
+        let (path, names) = item.split_once("](").unwrap_or((item, ""));
+        let text = tree.file(path).map_or("", |file| file.text.as_str());
+        // Words between backticks: every second part.
+        for name in names.split('`').skip(1).step_by(2) {
+            if !["fn", "def"].iter().any(|word| text.contains(&format!("{word} {name}("))) {
+                wrong.push(format!("{THREATS}: {path} has no test `{name}`"));
+            }
+        }
+    }
+    wrong
+}
+
+/// First cells of the table's rows, in small letters.
+fn classes(text: &str) -> impl Iterator<Item = String> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    rows.filter(|class| *class != "class").map(str::to_lowercase)
+}
+
+const MAP: &str = "docs/ARCHITECTURE.md";
+
+/// The code map names every folder that stands directly below a crate's `src`.
+pub fn map(tree: &Tree) -> Vec<String> {
+    let text = tree.file(MAP).map_or("", |file| file.text.as_str());
+    let mut folders = std::collections::BTreeSet::new();
+    for file in &tree.files {
+        let Some((before, below)) = file.path.split_once("/src/") else { continue };
+        if let Some((folder, _)) = below.split_once('/') {
+            folders.insert(format!("{before}/src/{folder}/"));
+        }
+    }
+    let unnamed = folders.into_iter().filter(|folder| !text.contains(folder.as_str()));
+    unnamed.map(|folder| format!("{MAP}: the code map lacks {folder}")).collect()
+}
+
 /// Numbered lines outside fenced code.
 fn prose_lines(text: &str) -> Vec<(usize, &str)> {
     let mut fenced = false;
@@ -100,6 +152,32 @@ mod tests {
     fn a_missing_command_is_found() {
         let tree = Tree::of(&[("README.md", "    tests/run"), ("tests/run", "")]);
         assert_eq!(commands(&tree).len(), 2);
+    }
+
+    #[test]
+    fn a_class_without_tests_and_a_test_that_is_gone_are_found() {
+        let text = "| class | where |\n|---|---|\n| one | x |\n| two | x |\n## What shows it\n\n### One\n\n\
+                    - [a.rs](../a.rs):\n  `here`, `gone`\n- [b.py](../b.py):\n  `test_b`\n\n## After\n`no_test`\n";
+        let tree =
+            Tree::of(&[("docs/THREATS.md", text), ("a.rs", "fn here() {}"), ("b.py", "def test_b():")]);
+        assert_eq!(
+            shown(&tree),
+            [
+                "docs/THREATS.md: no test shows the defence of `two`",
+                "docs/THREATS.md: a.rs has no test `gone`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_that_the_map_lacks_is_found() {
+        let files = [
+            ("docs/ARCHITECTURE.md", "x/src/a/"),
+            ("x/src/a/b/c.rs", ""),
+            ("x/src/d/e.rs", ""),
+            ("x/src/f.rs", ""),
+        ];
+        assert_eq!(map(&Tree::of(&files)), ["docs/ARCHITECTURE.md: the code map lacks x/src/d/"]);
     }
 
     #[test]
