@@ -32,4 +32,4 @@ pub use reason::Reason;
 pub use request::{Direction, HostEvidence, Observed, Request};
 pub use set::{CompileOptions, Generation, Peek, PolicySet, RuleId};
 pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};
-pub use suggest::suggest_rule;
+pub use suggest::{Proposal, Proposals, suggest_rule};

@@ -1,57 +1,237 @@
-//! The smallest rule that would allow a request, as a snippet to paste.
+//! The smallest rules that would allow what was refused, as YAML to paste.
 
-use std::{fmt::Write as _, net::IpAddr};
+mod proposals;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
 
 use crate::{
-    Direction, Observed, Reason, Request,
+    Direction, HostName, Observed, Reason, Request, SpiffeId,
     deny_table::{Grant, denied_answer, denied_destination},
+    document::quoted,
 };
+
+pub use proposals::Proposals;
 
 /// One list item of `spec.egress` or `spec.ingress` that allows the request and as little else as can be, as YAML
 /// with a final newline. Where no rule can open the destination, a comment that says so.
 ///
 /// A deny rule that matches the request goes on to win.
 pub fn suggest_rule(request: &Request<'_>) -> String {
-    let Some(end) = End::of(request) else {
-        return "# no rule can allow this: it names neither a host nor an address\n".to_owned();
-    };
-    match end {
-        End::Closed(reason) => format!("# no rule opens this destination ({reason}): {}\n", reason.meaning()),
-        End::Granted(grant) => {
-            let word = grant.word();
-            format!("- name: {word}\n  to: [ {{ grants: [ {word} ] }} ]\n")
-        }
-        End::Open { name, entry } => open_rule(request, &name, &entry),
+    match Proposal::of(request) {
+        Ok(proposal) => proposal.yaml(&proposal.name()),
+        Err(hopeless) => format!("# {hopeless}\n"),
     }
+}
+
+/// Why no rule can allow a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hopeless {
+    /// It names neither a host nor an address.
+    Nameless,
+    /// The fixed table denies the destination, and no grant opens it.
+    Closed(Reason),
+}
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hopeless::Nameless => {
+                f.write_str("no rule can allow this: it names neither a host nor an address")
+            }
+            Hopeless::Closed(reason) => {
+                write!(f, "no rule opens this destination ({reason}): {}", reason.meaning())
+            }
+        }
+    }
+}
+
+/// A rule that is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    key: Key,
+    /// Empty only for grants.
+    ports: BTreeSet<u16>,
+    /// The name leads to addresses that `private: true` opens.
+    private: bool,
+    min_tls12: bool,
+    ech: bool,
+    /// Method and path of requests.
+    http: BTreeSet<(String, String)>,
+}
+
+/// What sets one proposal apart from the next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    egress: bool,
+    end: End,
+    protocol: Carried,
 }
 
 /// What the rule's `to` or `from` would name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    Closed(Reason),
-    Granted(Grant),
-    Open { name: String, entry: String },
+    Grant(Grant),
+    Workload(SpiffeId),
+    Host(HostName),
+    Address(IpAddr),
+}
+
+/// `protocol` of a rule, in the order in which rules are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Carried {
+    Tls,
+    Http,
+    Tcp,
+    Udp,
+}
+
+impl Proposal {
+    /// The rule that would allow a request.
+    ///
+    /// # Errors
+    /// No rule would.
+    pub fn of(request: &Request<'_>) -> Result<Proposal, Hopeless> {
+        let end = End::of(request)?;
+        let granted = matches!(end, End::Grant(_));
+        let refused = request.address.and_then(|address| denied_answer(address, false));
+        Ok(Proposal {
+            private: matches!(end, End::Host(_)) && refused == Some(Reason::AddressPrivate),
+            ports: (!granted).then_some(request.port).into_iter().collect(),
+            min_tls12: matches!(request.observed, Observed::Tls { offers_tls13: false, .. }),
+            ech: matches!(request.observed, Observed::Tls { ech: true, .. }),
+            http: request
+                .http
+                .map(|http| (http.method.to_owned(), http.path.as_str().to_owned()))
+                .into_iter()
+                .collect(),
+            key: Key {
+                egress: request.direction == Direction::Egress,
+                protocol: if granted { Carried::Tls } else { Carried::of(request.observed) },
+                end,
+            },
+        })
+    }
+
+    /// Letters, digits and hyphens, at most 63 of them.
+    fn name(&self) -> String {
+        let text = match &self.key.end {
+            End::Grant(grant) => return grant.word().to_owned(),
+            End::Workload(peer) => peer.as_str().rsplit('/').next().unwrap_or_default().to_owned(),
+            End::Host(host) => host.to_string(),
+            End::Address(address) => address.to_string(),
+        };
+        let port = self.ports.first().map(|port| format!("-{port}")).unwrap_or_default();
+        format!("{}{port}", simple(&text, LONGEST_NAME - port.len()).unwrap_or_else(|| "allow".to_owned()))
+    }
+
+    /// A list item at the margin.
+    fn yaml(&self, name: &str) -> String {
+        let list = if self.key.egress { "to" } else { "from" };
+        let mut rule = format!("- name: {name}\n  {list}: [ {{ {} }} ]\n", self.entry());
+        // Writing to a String cannot fail.
+        if !self.ports.is_empty() {
+            let _ = writeln!(rule, "  ports: [ {} ]", listed(&self.ports));
+            self.carriage(&mut rule);
+        }
+        rule
+    }
+
+    fn entry(&self) -> String {
+        match &self.key.end {
+            End::Grant(grant) => format!("grants: [ {} ]", grant.word()),
+            End::Workload(peer) => format!("workloads: [ \"{}\" ]", peer.as_str()),
+            End::Host(host) => {
+                format!(
+                    "hosts: [ {} ]{}",
+                    quoted(host.as_str()),
+                    if self.private { ", private: true" } else { "" }
+                )
+            }
+            End::Address(address) => {
+                format!("cidrs: [ \"{address}/{}\" ]", if address.is_ipv4() { 32 } else { 128 })
+            }
+        }
+    }
+
+    fn carriage(&self, rule: &mut String) {
+        let mesh = matches!(self.key.end, End::Workload(_));
+        let word = match self.key.protocol {
+            Carried::Tls => None,
+            Carried::Http => Some("http"),
+            Carried::Tcp => Some("tcp"),
+            Carried::Udp => Some("udp"),
+        };
+        if let Some(word) = word {
+            let _ = writeln!(rule, "  protocol: {word}");
+        }
+        rule.push_str(match self.key.protocol {
+            Carried::Tls | Carried::Http | Carried::Tcp if mesh => "  tls: { mode: mesh }\n",
+            Carried::Tls if self.min_tls12 => "  tls: { mode: passthrough, min: \"1.2\" }\n",
+            Carried::Tls => "",
+            _ => "  tls: { mode: none }\n  reason: \"say why this needs no TLS 1.3\"\n",
+        });
+        if self.key.protocol == Carried::Http && !self.http.is_empty() {
+            let one = |(method, path): &(String, String)| {
+                format!("{{ methods: [ {method} ], paths: [ {path:?} ] }}")
+            };
+            let _ = writeln!(rule, "  http: [ {} ]", listed(self.http.iter().map(one)));
+        }
+        if self.ech {
+            rule.push_str("# and turn Encrypted Client Hello off in the client: a name rule denies it\n");
+        }
+    }
 }
 
 impl End {
-    fn of(request: &Request<'_>) -> Option<End> {
+    fn of(request: &Request<'_>) -> Result<End, Hopeless> {
         if let (Direction::Egress, Some(address)) = (request.direction, request.address)
             && let Some(reason) = denied_destination(address)
         {
-            return Some(granting(address, request).map_or(End::Closed(reason), End::Granted));
+            return granting(address, request).map(End::Grant).ok_or(Hopeless::Closed(reason));
         }
         if let Some(peer) = request.peer {
-            let name = peer.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-            return Some(End::Open { name, entry: format!("workloads: [ \"{}\" ]", peer.as_str()) });
+            return Ok(End::Workload(peer.clone()));
         }
         if let Some((_, host)) = request.host.filter(|_| request.observed != Observed::Udp) {
-            let refused = request.address.and_then(|address| denied_answer(address, false));
-            let private = if refused == Some(Reason::AddressPrivate) { ", private: true" } else { "" };
-            return Some(End::Open { name: host.to_string(), entry: format!("hosts: [ {host} ]{private}") });
+            let closed = request.address.and_then(|address| denied_answer(address, true));
+            return closed.map_or(Ok(End::Host(host.clone())), |reason| Err(Hopeless::Closed(reason)));
         }
-        let address = request.address?;
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        Some(End::Open { name: address.to_string(), entry: format!("cidrs: [ \"{address}/{length}\" ]") })
+        request.address.map(End::Address).ok_or(Hopeless::Nameless)
     }
+}
+
+impl Carried {
+    fn of(observed: Observed) -> Carried {
+        match observed {
+            Observed::Tls { .. } => Carried::Tls,
+            Observed::Http => Carried::Http,
+            Observed::Opaque => Carried::Tcp,
+            Observed::Udp => Carried::Udp,
+        }
+    }
+}
+
+/// Longest name of a rule or policy.
+const LONGEST_NAME: usize = 63;
+
+/// The start of a text in letters, digits and inner hyphens; `None`: nothing is left of it.
+fn simple(text: &str, longest: usize) -> Option<String> {
+    let simple =
+        |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() as char } else { '-' };
+    let name: String = text
+        .trim_start_matches(|c: char| !c.is_ascii_alphanumeric())
+        .bytes()
+        .map(simple)
+        .take(longest)
+        .collect();
+    let name = name.trim_matches('-');
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn granting(address: IpAddr, request: &Request<'_>) -> Option<Grant> {
@@ -65,47 +245,6 @@ fn granting(address: IpAddr, request: &Request<'_>) -> Option<Grant> {
     Grant::ALL.iter().copied().find(opens)
 }
 
-fn open_rule(request: &Request<'_>, name: &str, entry: &str) -> String {
-    let list = if request.direction == Direction::Egress { "to" } else { "from" };
-    let mut rule = format!("- name: {}\n", rule_name(name, request.port));
-    // Writing to a String cannot fail.
-    let mesh = request.peer.is_some();
-    let exemption = "  tls: { mode: none }\n  reason: \"say why this needs no TLS 1.3\"\n";
-    let (protocol, tls) = match request.observed {
-        Observed::Tls { .. } if mesh => ("tls", "  tls: { mode: mesh }\n"),
-        Observed::Tls { offers_tls13: false, .. } => ("tls", "  tls: { mode: passthrough, min: \"1.2\" }\n"),
-        Observed::Tls { .. } => ("tls", ""),
-        Observed::Http if mesh => ("http", "  tls: { mode: mesh }\n"),
-        Observed::Opaque if mesh => ("tcp", "  tls: { mode: mesh }\n"),
-        Observed::Http => ("http", exemption),
-        Observed::Opaque => ("tcp", exemption),
-        Observed::Udp => ("udp", exemption),
-    };
-    let _ = writeln!(rule, "  {list}: [ {{ {entry} }} ]\n  ports: [ {} ]", request.port);
-    if protocol != "tls" {
-        let _ = writeln!(rule, "  protocol: {protocol}");
-    }
-    rule.push_str(tls);
-    if let Some(http) = request.http.filter(|_| protocol == "http") {
-        let _ = writeln!(
-            rule,
-            "  http: [ {{ methods: [ {} ], paths: [ {:?} ] }} ]",
-            http.method,
-            http.path.as_str()
-        );
-    }
-    if matches!(request.observed, Observed::Tls { ech: true, .. }) {
-        rule.push_str("# and turn Encrypted Client Hello off in the client: a name rule denies it\n");
-    }
-    rule
-}
-
-/// A rule name of letters, digits and hyphens, at most 63 of them.
-fn rule_name(text: &str, port: u16) -> String {
-    let port = format!("-{port}");
-    let simple =
-        |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() as char } else { '-' };
-    let name: String = text.bytes().map(simple).take(63 - port.len()).collect();
-    let name = name.trim_matches('-');
-    if name.is_empty() { format!("allow{port}") } else { format!("{name}{port}") }
+fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -15,6 +15,7 @@ mod tree;
 mod write;
 
 pub use section::{Section, read_sections};
+pub(crate) use write::text as quoted;
 
 use std::ops::{Range, RangeInclusive};
 

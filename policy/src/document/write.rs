@@ -165,7 +165,7 @@ fn optional(out: &mut String, indent: usize, name: &str, value: Option<&str>) {
 }
 
 /// Plain where no YAML reader could take it for anything else, else in double quotes.
-fn text(value: &str) -> String {
+pub(crate) fn text(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/');
     let letter_first = value.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'/');
     if letter_first && value.bytes().all(plain) && Guess::of(value) == Guess::Text {
