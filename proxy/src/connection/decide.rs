@@ -173,8 +173,8 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
     }
 }
 
-/// Treatments of this build. What is not carried out is denied, never weakened.
-fn carried_out(treatment: Treatment) -> bool {
+/// Whether this build carries out a treatment. What it does not is denied, never weakened.
+pub fn carried_out(treatment: Treatment) -> bool {
     let Treatment { dial, tls, private: _, per_request } = treatment;
     let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
     dialled && !per_request && matches!(tls, TlsMode::Passthrough { .. } | TlsMode::None)

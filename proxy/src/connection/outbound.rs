@@ -56,7 +56,7 @@ async fn establish(mut link: Link) -> Option<Relay> {
     link.record.upstream = Some(address);
     link.record.entry.dialled(address);
     link.record.entry.catch_up(&worker.gate.policies);
-    match demand(&worker, &permit) {
+    match demand(&worker, &permit, &early) {
         None => {
             link.record.entry.handshaken(None);
             Some(Relay::new(link, upstream, early.bytes, Vec::new()))
@@ -100,9 +100,14 @@ async fn admit(classified: Classified) -> Option<Judged> {
 }
 
 /// What the treatment demands of the server's choice of TLS; `None`: it is not watched.
-fn demand(worker: &Worker, permit: &Permit) -> Option<Demand> {
-    let TlsMode::Passthrough { min_tls12 } = permit.treatment().tls else { return None };
+fn demand(worker: &Worker, permit: &Permit, early: &Early) -> Option<Demand> {
     let decision = permit.decision();
+    let min_tls12 = match permit.treatment().tls {
+        TlsMode::Passthrough { min_tls12 } => min_tls12,
+        // Nothing is demanded of what audit alone lets pass, but its record says what a rule for it must demand.
+        TlsMode::None if decision.verdict == Verdict::WouldDeny && early.hello.is_some() => true,
+        _ => return None,
+    };
     let set = worker.gate.policies.current();
     let audited = |rule| set.generation() == decision.generation && set.audits(rule, today());
     let audit = decision.verdict == Verdict::WouldDeny || decision.rule.is_some_and(audited);

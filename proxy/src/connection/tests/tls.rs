@@ -212,6 +212,27 @@ async fn audit_records_an_old_server_and_lets_it_pass() {
 }
 
 #[tokio::test]
+async fn what_audit_alone_lets_pass_tells_its_version_and_passes_whatever_it_is() {
+    let audit = POLICY.replace("spec:\n", "spec:\n  mode: audit\n  auditUntil: 9999-12-31\n");
+    let tls12 = tls12_server_hello();
+    for (answer, version) in [(&tls12[..], Some("1.2")), (b"220 no TLS here\r\n", None)] {
+        let world = World::start(&audit, ZONE).await;
+        let origin = world.origin(SITE).await;
+        let mut client = world.client(SITE).await;
+        client.write_all(&hello_for("unknown.example")).await.unwrap();
+        let (mut server, _) = origin.accept().await.unwrap();
+        server.write_all(answer).await.unwrap();
+        let mut heard = vec![0; answer.len()];
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, answer);
+        drop((client, server));
+        let record = world.record().await;
+        assert_eq!(record.verdict, "would-deny");
+        assert_eq!(record.tls.unwrap_or_default().version.as_deref(), version);
+    }
+}
+
+#[tokio::test]
 async fn early_bytes_are_held_until_the_version_is_known() {
     let world = World::start(POLICY, ZONE).await;
     let origin = world.origin(SITE).await;
