@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Run a command behind a policy: without root, without set-up.
@@ -48,6 +48,14 @@ pub(crate) struct RunArgs {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The program's file name.
+    pub(super) fn command_name(&self) -> String {
+        let name = self.command.first().and_then(|program| Path::new(program).file_name());
+        name.unwrap_or_default().to_string_lossy().into_owned()
+    }
 }
 
 /// What becomes of connections that no rule allows.

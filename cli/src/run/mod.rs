@@ -25,7 +25,7 @@ use std::{fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::D
 
 use sidegate_proxy::{
     access_log::{AccessLog, JsonLines, Sink},
-    dns::{Names, Resolver, SyntheticAddresses},
+    dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     policy_store::PolicyStore,
     redirect::{self, RefusalRecords},
     server::{Gate, Running},
@@ -34,13 +34,14 @@ use sidegate_proxy::{
 
 use crate::policy::report;
 
+use args::Mode;
 pub(crate) use args::RunArgs;
 use channel::{FromOutside, Step};
 pub(crate) use explain::wants_colour;
 use inside::Plan;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
-use summary::Summary;
+use summary::{Advice, Closing, Summary};
 use terminal::Foreground;
 
 /// Exit status before the command runs: the policy is invalid or unreadable.
@@ -67,8 +68,8 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 fn gate(args: RunArgs, policies: Policies) -> u8 {
     if policies.absent && !args.quiet {
         let effect = match args.mode {
-            args::Mode::Enforce => "everything is denied",
-            args::Mode::Audit => "everything passes, recorded as would-deny",
+            Mode::Enforce => "everything is denied",
+            Mode::Audit => "everything passes, recorded as would-deny",
         };
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
@@ -126,7 +127,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
     raise_descriptor_limit();
     let foreground = Foreground::remember();
 
-    let summary = Summary::default();
+    let (summary, absent) = (Summary::default(), policies.absent);
     let access_log = AccessLog::start(sinks(args, &summary)?);
     release_standard_streams(args.access_log.as_deref())?;
     let gate = Arc::new(Gate {
@@ -141,7 +142,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate))?;
-    let running = Running::start(gate, listeners)?;
+    let running = Running::start(Arc::clone(&gate), listeners)?;
     channel.say(&FromOutside::Go)?;
     let status = supervise::until_end(&channel, init, &signals)?;
     supervise::await_init(init);
@@ -151,22 +152,52 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
     running.drain(LAST_WORDS);
     drop(refusals);
     access_log.finish();
-    if !args.quiet
-        && let Some(text) = summary.text(args.summary, access_log.dropped())
-    {
-        eprint!("{text}");
+    if !args.quiet {
+        let outcome = Outcome { absent, dropped: access_log.dropped(), names: &gate.names };
+        eprint!("{}", closing_words(args, &summary, &outcome));
     }
     Ok(status)
 }
 
+/// What the summary needs of the proxy.
+struct Outcome<'a> {
+    absent: bool,
+    dropped: u64,
+    names: &'a Names,
+}
+
+fn closing_words(args: &RunArgs, summary: &Summary, outcome: &Outcome<'_>) -> String {
+    let command = args.command_name();
+    let closing = Closing {
+        when: args.summary,
+        dropped: outcome.dropped,
+        advice: match args.mode {
+            Mode::Audit => Advice::Audit(&command),
+            Mode::Enforce if outcome.absent => Advice::FirstPolicy(&command),
+            Mode::Enforce => Advice::Rules,
+        },
+        recall: &|address| outcome.names.recall(address).pop(),
+    };
+    summary.text(&closing).unwrap_or_default()
+}
+
 fn settings(args: &RunArgs) -> io::Result<Settings> {
+    // The command's resolv.conf keeps the system's search domains, whichever resolver the proxy asks.
+    let search = ResolvConf::system().map(|conf| conf.search).unwrap_or_default();
     let resolvers = match args.resolver.as_slice() {
         [] => Resolver::system_servers()?,
         named => named.to_vec(),
     };
     // Beyond a few, workers cost descriptors at start and bring nothing to one command.
     let defaults = Settings::default();
-    Ok(Settings { workers: defaults.workers.clamp(1, MOST_WORKERS), resolvers, ..defaults })
+    Ok(Settings {
+        workers: defaults.workers.clamp(1, MOST_WORKERS),
+        resolvers,
+        dns_search: search,
+        // Whoever waits at a terminal wants "not found" at once, not "try again"; the record says what it was.
+        dns_denied_nxdomain: true,
+        ..defaults
+    })
 }
 
 /// Six sockets a worker (three kinds, two families) fit one message of descriptors.

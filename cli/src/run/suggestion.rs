@@ -1,33 +1,115 @@
-//! For each denial, the rule that would allow it.
+//! Access records turned into rules: which of them a rule answers, and what it would have to name.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use sidegate_api::AccessRecord;
-use sidegate_policy::{HostName, Reason};
+use sidegate_api::{AccessRecord, CloseReason};
+use sidegate_policy::{
+    Date, Direction, HostEvidence, HostName, Observed, Proposal, Proposals, Reason, Request, Treatment,
+    decision::{Dial, TlsMode},
+};
+use sidegate_proxy::{connection::decide::carried_out, dns::SyntheticAddresses};
 
-/// Rules in YAML, ready to stand under `spec.egress`; `None` when no rule would help.
-pub(super) fn rules<'a>(refused: impl Iterator<Item = &'a AccessRecord>) -> Option<String> {
-    let rules: BTreeSet<Rule> = refused.filter_map(rule).collect();
-    // A connection's rule names its port; the question that came before it adds nothing.
-    let asked_only = |rule: &Rule| {
-        !rule.asked
-            || !rules.iter().any(|other| !other.asked && other.host.is_some() && other.host == rule.host)
-    };
-    let text: String = rules.iter().filter(|rule| asked_only(rule)).map(Rule::yaml).collect();
-    (!text.is_empty()).then_some(text)
+use super::{summary::Group, wording};
+
+/// The name that lately led the command to an address.
+type Recall<'a> = &'a dyn Fn(IpAddr) -> Option<HostName>;
+
+/// Rules that are offered to add to a policy; who needs more starts from audit mode.
+const MOST_RULES: usize = 40;
+/// The port of a rule for a name that was only asked for.
+const GUESSED_PORT: u16 = 443;
+
+/// Rules that would allow what was refused, and what to know of them.
+pub(super) struct Offer {
+    notes: BTreeSet<String>,
+    proposals: Proposals,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rule {
-    host: Option<String>,
-    address: Option<SocketAddr>,
-    port: u16,
-    protocol: &'static str,
-    /// Learnt from a DNS question alone.
-    asked: bool,
+impl Offer {
+    /// Ready to stand under `spec.egress`.
+    pub(super) fn rules(&self) -> String {
+        self.noted(4, self.proposals.egress(4))
+    }
+
+    /// A policy of their own.
+    pub(super) fn policy(&self, command: &str) -> String {
+        self.noted(0, self.proposals.document(command, ""))
+    }
+
+    fn noted(&self, indent: usize, text: String) -> String {
+        let notes = self.notes.iter().map(|note| format!("{:indent$}# {note}\n", ""));
+        notes.chain([text]).collect()
+    }
 }
 
-/// Reasons that another rule answers; the others need another client, server or resolver.
+/// What to offer; `None` when no rule would help.
+pub(super) fn offer<'a>(refused: impl Iterator<Item = &'a Group>, recall: Recall<'_>) -> Option<Offer> {
+    let refused: Vec<&Group> = refused
+        .filter(|group| Reason::from_word(&group.first.reason).is_some_and(answered_by_a_rule))
+        .collect();
+    let mut proposals = Proposals::default();
+    let mut connected = BTreeSet::new();
+    let mut notes = BTreeSet::new();
+    for group in refused.iter().filter(|group| group.first.dns.is_none()) {
+        connected.extend(group.first.host.as_deref());
+        match opened_by_a_word(&group.first) {
+            Some(note) => drop(notes.insert(note)),
+            None => add_some(&mut proposals, sighting(group, recall)),
+        }
+    }
+    for record in refused.iter().map(|group| &group.first).filter(|record| record.dns.is_some()) {
+        if let Some(note) = opened_by_a_word(record) {
+            notes.insert(note);
+        } else if !record.host.as_deref().is_some_and(|host| connected.contains(host)) {
+            add_some(&mut proposals, asked(record));
+            notes.insert(format!("port {GUESSED_PORT} is a guess where a name was only asked for"));
+        }
+    }
+    if proposals.len() == MOST_RULES {
+        notes.insert("there are more; `--mode audit` prints a whole policy".to_owned());
+    }
+    (!proposals.is_empty() || !notes.is_empty()).then_some(Offer { notes, proposals })
+}
+
+/// The smallest policy under which all that passed would pass again; `None` when nothing did.
+pub(super) fn document<'a>(
+    groups: impl Iterator<Item = &'a Group>,
+    command: &str,
+    recall: Recall<'_>,
+) -> Option<String> {
+    let mut proposals = Proposals::default();
+    let (mut connected, mut questions) = (BTreeSet::new(), BTreeSet::new());
+    for group in groups.filter(|group| group.first.verdict != "denied") {
+        let record = &group.first;
+        if record.dns.is_some() {
+            questions.extend(record.host.as_deref());
+        } else if reached(group)
+            && let Some(sighting) = sighting(group, recall)
+        {
+            connected.extend(sighting.host.as_ref().map(|host| host.as_str().to_owned()));
+            add(&mut proposals, Some(sighting));
+        }
+    }
+    let asked_only: Vec<String> =
+        questions.into_iter().filter(|host| !connected.contains(*host)).map(wording::plain).collect();
+    if proposals.is_empty() && asked_only.is_empty() {
+        return None;
+    }
+    let mut text = proposals.document(command, "what it reached in audit mode");
+    for name in asked_only {
+        text.push_str(&format!("# asked for, but never connected to: {name}\n"));
+    }
+    Some(text)
+}
+
+/// Whether a connection came to anything: an address that was tried in vain needs no rule, nor does a connection that
+/// was opened and given up without a byte.
+fn reached(group: &Group) -> bool {
+    let by_name = group.first.host.is_some();
+    by_name || (group.spoke && group.first.close_reason != CloseReason::ConnectFailed)
+}
+
+/// Reasons that a rule answers; the others need another client, server or resolver.
 fn answered_by_a_rule(reason: Reason) -> bool {
     matches!(
         reason,
@@ -36,99 +118,95 @@ fn answered_by_a_rule(reason: Reason) -> bool {
             | Reason::NameNotAllowed
             | Reason::HostMissing
             | Reason::ProtocolMismatch
+            | Reason::AddressPrivate
     )
 }
 
-fn rule(record: &AccessRecord) -> Option<Rule> {
-    if !Reason::from_word(&record.reason).is_some_and(answered_by_a_rule) {
-        return None;
-    }
-    let host = record
-        .host
-        .as_deref()
-        .and_then(|host| HostName::parse(host).ok())
-        .map(|host| host.as_str().to_owned());
-    let asked = record.dns.is_some();
-    let protocol = match record.protocol.as_str() {
-        "tls" | "dns" => "tls",
-        "http" => "http",
-        "tcp" => "tcp",
+/// A rule that exists and lacks one word: a second rule beside it would disagree with it.
+fn opened_by_a_word(record: &AccessRecord) -> Option<String> {
+    let (rule, policy) = record.rule.as_ref().zip(record.policy.as_ref())?;
+    let host = record.host.as_deref().unwrap_or("the host");
+    (record.reason == Reason::AddressPrivate.word()).then(|| {
+        format!(
+            "if it may be private: say `private: true` beside {} in rule `{rule}` of policy `{policy}`",
+            wording::plain(host)
+        )
+    })
+}
+
+/// What a rule must allow.
+struct Sighting {
+    host: Option<HostName>,
+    address: Option<IpAddr>,
+    port: u16,
+    observed: Observed,
+}
+
+fn sighting(group: &Group, recall: Recall<'_>) -> Option<Sighting> {
+    let record = &group.first;
+    let original = record.original_dst?;
+    // Where the name was resolved and dialled, that counts, not the address that the client chose.
+    let reached = record.upstream.unwrap_or(original).ip();
+    let observed = match record.protocol.as_str() {
+        "tls" => Observed::Tls { offers_tls13: !group.tls12, ech: record.reason == Reason::TlsEch.word() },
+        "http" if requests_are_judged() => Observed::Http,
+        "http" | "tcp" => Observed::Opaque,
         _ => return None,
     };
-    let address = record.original_dst.filter(|_| host.is_none() && !asked);
-    let port = if asked { 443 } else { record.original_dst?.port() };
-    (host.is_some() || address.is_some()).then_some(Rule { host, address, port, protocol, asked })
+    let named = record.host.as_deref().and_then(|host| HostName::parse(host).ok());
+    if record.host.is_some() && named.is_none() {
+        return None;
+    }
+    // A name can't carry TLS that does not name it.
+    let recalled = || recall(original.ip()).filter(|_| observed == Observed::Opaque);
+    Some(Sighting {
+        host: named.or_else(recalled),
+        address: Some(reached).filter(|address| !SyntheticAddresses::is_synthetic(*address)),
+        port: original.port(),
+        observed,
+    })
 }
 
-impl Rule {
-    fn yaml(&self) -> String {
-        let (name, to) = match (&self.host, self.address) {
-            (Some(host), _) => (host.replace('.', "-"), format!("hosts: [ {host} ]")),
-            (None, Some(address)) => {
-                let ip = address.ip();
-                let bits = if ip.is_ipv4() { 32 } else { 128 };
-                (ip.to_string().replace(['.', ':'], "-"), format!("cidrs: [ \"{ip}/{bits}\" ]"))
-            }
-            (None, None) => return String::new(),
-        };
-        let name: String = format!("{name}-{}", self.port)
-            .chars()
-            .rev()
-            .take(63)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect();
-        let mut yaml = format!("    - name: {}\n", name.trim_matches('-'));
-        if self.protocol != "tls" {
-            yaml.push_str("      reason: \"say why this may go without TLS\"\n");
-        }
-        yaml.push_str(&format!("      to: [ {{ {to} }} ]\n      ports: [ {} ]\n", self.port));
-        if self.protocol != "tls" {
-            yaml.push_str(&format!("      protocol: {}\n      tls: {{ mode: none }}\n", self.protocol));
-        }
-        yaml
+/// A name that was asked for: most likely for HTTPS.
+fn asked(record: &AccessRecord) -> Option<Sighting> {
+    Some(Sighting {
+        host: Some(HostName::parse(record.host.as_deref()?).ok()?),
+        address: None,
+        port: GUESSED_PORT,
+        observed: Observed::Tls { offers_tls13: true, ech: false },
+    })
+}
+
+/// Whether this build carries out a rule with `protocol: http`; otherwise one with `tcp` is what works.
+fn requests_are_judged() -> bool {
+    carried_out(Treatment { dial: Dial::Name, tls: TlsMode::None, private: false, per_request: true })
+}
+
+fn add_some(proposals: &mut Proposals, sighting: Option<Sighting>) {
+    if proposals.len() < MOST_RULES {
+        add(proposals, sighting);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::wording::tests::denied;
-
-    #[test]
-    fn a_connection_by_name_and_its_question_make_one_rule() {
-        let mut question = denied("evil.example", 53);
-        question.dns = Some(sidegate_api::access_record::DnsFacts {
-            question: "A".into(),
-            response: "REFUSED".into(),
-            answers: 0,
-        });
-        question.protocol = "dns".into();
-        question.reason = "name-not-allowed".into();
-        let connection = denied("evil.example", 8443);
-        assert_eq!(
-            rules([&question, &connection].into_iter()).unwrap(),
-            "    - name: evil-example-8443\n      to: [ { hosts: [ evil.example ] } ]\n      ports: [ 8443 ]\n"
-        );
-        assert!(rules(std::iter::once(&question)).unwrap().contains("ports: [ 443 ]"));
-    }
-
-    #[test]
-    fn an_exemption_from_tls_asks_for_its_reason() {
-        let mut plain = denied("db.example", 5432);
-        plain.protocol = "tcp".into();
-        plain.host = None;
-        let yaml = rules(std::iter::once(&plain)).unwrap();
-        assert!(yaml.contains("cidrs: [ \"192.0.2.7/32\" ]") && yaml.contains("reason: "), "{yaml}");
-    }
-
-    #[test]
-    fn no_rule_is_offered_where_none_helps() {
-        let mut old = denied("old.example", 443);
-        old.reason = "tls-version-server".into();
-        let mut hostile = denied("x } ]\n- y", 443);
-        hostile.original_dst = None;
-        assert_eq!(rules([&old, &hostile].into_iter()), None);
+fn add(proposals: &mut Proposals, sighting: Option<Sighting>) {
+    let Some(Sighting { host, address, port, observed }) = sighting else { return };
+    let evidence = match observed {
+        Observed::Tls { .. } => HostEvidence::Sni,
+        Observed::Http => HostEvidence::HttpAuthority,
+        Observed::Opaque | Observed::Udp => HostEvidence::Synthetic,
+    };
+    let request = Request {
+        direction: Direction::Egress,
+        host: host.as_ref().map(|host| (evidence, host)),
+        address,
+        port,
+        observed,
+        peer: None,
+        http: None,
+        today: Date::from_days(0),
+    };
+    // What no rule can open is told by its reason.
+    if let Ok(proposal) = Proposal::of(&request) {
+        proposals.add(proposal);
     }
 }

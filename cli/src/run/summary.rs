@@ -1,25 +1,50 @@
 //! What the command reached and what it was refused, told once at the end.
 
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use sidegate_api::AccessRecord;
+use sidegate_policy::{HostName, Reason};
 use sidegate_proxy::access_log::Sink;
 
-use super::{args::SummaryWhen, suggestion, wording};
+use super::{args::SummaryWhen, wording};
 
-/// Groups that are told by name; the rest is counted.
-const MOST_GROUPS: usize = 256;
-/// Groups that are printed of each kind.
-const MOST_PRINTED: usize = 20;
+/// Groups of each kind that are told by name; the rest is counted.
+const MOST_GROUPS: usize = 1024;
 
 /// Counts by destination. Clones share the counts: one goes to the access log, one stays for the end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary {
     counts: Arc<Mutex<Counts>>,
+}
+
+/// What the closing words depend on beside the records.
+pub(super) struct Closing<'a> {
+    /// When to say anything.
+    pub(super) when: SummaryWhen,
+    /// Records that never got here.
+    pub(super) dropped: u64,
+    /// What to write down.
+    pub(super) advice: Advice<'a>,
+    /// The name that lately led the command to an address.
+    pub(super) recall: &'a dyn Fn(IpAddr) -> Option<HostName>,
+}
+
+/// What the summary ends with.
+pub(super) enum Advice<'a> {
+    /// Rules to add to the policy that applied.
+    Rules,
+    /// A first policy with those rules, since there was none, for this command.
+    FirstPolicy(&'a str),
+    /// A policy for all that this command was seen to reach.
+    Audit(&'a str),
 }
 
 #[derive(Debug, Default)]
@@ -28,129 +53,102 @@ struct Counts {
     refused: Groups,
 }
 
+/// Connections, and questions for names.
 #[derive(Debug, Default)]
 struct Groups {
-    by_destination: BTreeMap<String, Group>,
-    /// Records beyond [`MOST_GROUPS`] destinations.
+    by_key: BTreeMap<Key, Group>,
+    /// Records beyond [`MOST_GROUPS`].
     beyond: u64,
-    total: u64,
+    connections: u64,
+    questions: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    reason: String,
+    verdict: String,
+    /// Host or address, with the port of a connection.
+    place: String,
+    protocol: String,
+}
+
+/// Records that differ in nothing that is told.
 #[derive(Debug)]
-struct Group {
-    count: u64,
-    first: AccessRecord,
+pub(super) struct Group {
+    pub(super) count: u64,
+    pub(super) first: AccessRecord,
+    /// Record types that were asked for.
+    types: BTreeSet<String>,
+    /// Some server selected TLS 1.2.
+    pub(super) tls12: bool,
+    /// Some bytes passed.
+    pub(super) spoke: bool,
 }
 
 impl Groups {
-    fn add(&mut self, key: String, record: &AccessRecord) {
-        self.total += 1;
-        if let Some(group) = self.by_destination.get_mut(&key) {
-            group.count += 1;
-        } else if self.by_destination.len() < MOST_GROUPS {
-            self.by_destination.insert(key, Group { count: 1, first: record.clone() });
-        } else {
-            self.beyond += 1;
+    fn add(&mut self, record: &AccessRecord) {
+        match record.dns {
+            Some(_) => self.questions += 1,
+            None => self.connections += 1,
         }
+        let key = Key::of(record);
+        if !self.by_key.contains_key(&key) && self.by_key.len() >= MOST_GROUPS {
+            self.beyond += 1;
+            return;
+        }
+        let group = self.by_key.entry(key).or_insert_with(|| Group::of(record));
+        group.count += 1;
+        group.types.extend(record.dns.as_ref().map(|dns| dns.question.clone()));
+        group.tls12 |= record.tls.as_ref().is_some_and(|tls| tls.version.as_deref() == Some("1.2"));
+        group.spoke |= record.bytes_sent + record.bytes_received > 0;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+impl Key {
+    fn of(record: &AccessRecord) -> Key {
+        Key {
+            reason: record.reason.clone(),
+            verdict: record.verdict.clone(),
+            place: wording::place(record),
+            protocol: record.protocol.clone(),
+        }
+    }
+}
+
+impl Group {
+    fn of(record: &AccessRecord) -> Group {
+        Group { count: 0, first: record.clone(), types: BTreeSet::new(), tls12: false, spoke: false }
     }
 }
 
 impl Sink for Summary {
     fn record(&mut self, record: &AccessRecord) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if record.verdict == "allowed" {
-            // A name that was looked up is told by the connection that follows.
-            if record.dns.is_none() {
-                counts.allowed.add(wording::destination(record), record);
-            }
-        } else {
-            let key = format!("{} ({})", wording::destination(record), record.reason);
-            counts.refused.add(key, record);
+        let candidate = record.reason == Reason::DnsSearch.word();
+        match (record.verdict.as_str(), &record.dns) {
+            // A name that was looked up is told by the connection that follows, and a search-domain candidate is a
+            // name that nobody meant.
+            ("allowed", Some(_)) => {}
+            (_, Some(_)) if candidate => {}
+            ("allowed", None) => counts.allowed.add(record),
+            _ => counts.refused.add(record),
         }
     }
 }
 
 impl Summary {
-    /// The text for standard error; `None` when there is nothing to say. `dropped`: records that never got here.
-    pub(super) fn text(&self, when: SummaryWhen, dropped: u64) -> Option<String> {
+    /// The text for standard error; `None` when there is nothing to say.
+    pub(super) fn text(&self, closing: &Closing<'_>) -> Option<String> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = match when {
+        let wanted = match closing.when {
             SummaryWhen::Never => false,
-            SummaryWhen::Denied => counts.refused.total > 0 || dropped > 0,
+            SummaryWhen::Denied => !counts.refused.is_empty() || closing.dropped > 0,
             SummaryWhen::Always => true,
         };
-        wanted.then(|| counts.text(dropped))
-    }
-}
-
-impl Counts {
-    fn text(&self, dropped: u64) -> String {
-        let mut text = String::new();
-        let would = self.refused.by_destination.values().all(|group| group.first.verdict == "would-deny");
-        let word = if would && self.refused.total > 0 { "would deny" } else { "denied" };
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "\nsidegate: {} allowed, {} {word}", self.allowed.total, self.refused.total);
-        section(&mut text, "allowed", &self.allowed, |_| String::new());
-        section(&mut text, word, &self.refused, |record| format!("  {}", wording::why(record)));
-        if dropped > 0 {
-            let _ = writeln!(text, "  {dropped} records were dropped: more traffic than could be told");
-        }
-        let refused = self.refused.by_destination.values().map(|group| &group.first);
-        if let Some(rules) = suggestion::rules(refused) {
-            let _ =
-                writeln!(text, "  to allow what is intended, add to the policy under spec.egress:\n{rules}");
-        }
-        text
-    }
-}
-
-fn section(text: &mut String, word: &str, groups: &Groups, detail: impl Fn(&AccessRecord) -> String) {
-    let mut ordered: Vec<_> = groups.by_destination.iter().collect();
-    ordered.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
-    for (destination, group) in ordered.iter().take(MOST_PRINTED) {
-        let _ = writeln!(text, "  {word:<10} {:>5} x {destination}{}", group.count, detail(&group.first));
-    }
-    let unseen: u64 = ordered.iter().skip(MOST_PRINTED).map(|(_, group)| group.count).sum();
-    if unseen + groups.beyond > 0 {
-        let _ = writeln!(text, "  {word:<10} {:>5} x elsewhere", unseen + groups.beyond);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::run::wording::tests::denied;
-
-    #[test]
-    fn nothing_is_said_when_nothing_was_denied_unless_asked() {
-        let mut summary = Summary::default();
-        let mut allowed = denied("good.example", 443);
-        allowed.verdict = "allowed".into();
-        summary.record(&allowed);
-        assert_eq!(summary.text(SummaryWhen::Denied, 0), None);
-        assert!(summary.text(SummaryWhen::Always, 0).unwrap().contains("1 allowed, 0 denied"));
-        assert!(summary.text(SummaryWhen::Denied, 3).unwrap().contains("3 records were dropped"));
-    }
-
-    #[test]
-    fn denials_are_grouped_and_followed_by_the_rule_to_add() {
-        let mut summary = Summary::default();
-        summary.record(&denied("evil.example", 443));
-        summary.record(&denied("evil.example", 443));
-        let text = summary.text(SummaryWhen::Denied, 0).unwrap();
-        assert!(text.contains("2 x tls evil.example:443 (no-rule)"), "{text}");
-        assert!(text.contains("hosts: [ evil.example ]"), "{text}");
-        assert_eq!(summary.text(SummaryWhen::Never, 0), None);
-    }
-
-    #[test]
-    fn endless_destinations_are_counted_not_kept() {
-        let mut summary = Summary::default();
-        for port in 1..=1000 {
-            summary.record(&denied("many.example", port));
-        }
-        let text = summary.text(SummaryWhen::Denied, 0).unwrap();
-        assert!(text.contains("1000 denied") && text.contains("980 x elsewhere"), "{text}");
-        assert_eq!(summary.counts.lock().unwrap().refused.by_destination.len(), MOST_GROUPS);
+        wanted.then(|| text::of(&counts, closing))
     }
 }

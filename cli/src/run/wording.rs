@@ -5,16 +5,22 @@ use sidegate_policy::Reason;
 
 /// `tls api.example:443`, `dns A evil.example`, `udp 192.0.2.1:443`.
 pub(super) fn destination(record: &AccessRecord) -> String {
-    if let Some(dns) = &record.dns {
-        return format!("dns {} {}", plain(&dns.question), plain(record.host.as_deref().unwrap_or("?")));
+    match &record.dns {
+        Some(dns) => format!("dns {} {}", plain(&dns.question), place(record)),
+        None => format!("{} {}", plain(&record.protocol), place(record)),
     }
-    let place = match (&record.host, record.original_dst) {
-        (Some(host), Some(original)) => format!("{}:{}", plain(host), original.port()),
-        (Some(host), None) => plain(host),
+}
+
+/// `api.example:443`, `192.0.2.1:443`; of a question the name alone.
+pub(super) fn place(record: &AccessRecord) -> String {
+    match (&record.host, record.original_dst) {
+        (Some(host), Some(original)) if record.dns.is_none() => {
+            format!("{}:{}", plain(host), original.port())
+        }
+        (Some(host), _) => plain(host),
         (None, Some(original)) => original.to_string(),
         (None, None) => "?".to_owned(),
-    };
-    format!("{} {place}", plain(&record.protocol))
+    }
 }
 
 /// The explanation that the record carries, else the meaning of its reason.
@@ -26,8 +32,23 @@ pub(super) fn why(record: &AccessRecord) -> String {
     record.explanation.as_deref().map_or_else(meaning, plain)
 }
 
+/// What the explanation says beyond the meaning and the fix of its reason, such as the nearest rule.
+pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
+    let explanation = record.explanation.as_deref()?;
+    let reason = Reason::from_word(&record.reason);
+    let rest = match reason {
+        Some(reason) => [reason.meaning(), reason.fix()]
+            .into_iter()
+            .filter(|sentence| !sentence.is_empty())
+            .fold(explanation.to_owned(), |rest, sentence| rest.replacen(sentence, "", 1)),
+        None => explanation.to_owned(),
+    };
+    let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!rest.is_empty()).then(|| plain(&rest))
+}
+
 /// Control characters never reach the terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
