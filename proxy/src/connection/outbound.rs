@@ -3,7 +3,7 @@
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use sidegate_api::CloseReason;
-use sidegate_policy::{Observed, Reason, Verdict, decision::TlsMode, reason::Side};
+use sidegate_policy::{Reason, Verdict, decision::TlsMode, reason::Side};
 
 use super::{
     Worker,
@@ -50,7 +50,7 @@ async fn establish(mut link: Link) -> Option<Relay> {
     let Connected { permit, mut upstream, address } =
         match connect_by(permit, &worker.gate, &*worker.dial).await {
             Ok(connected) => connected,
-            Err(error) => return fail(link, error).await,
+            Err(error) => return fail(link, &early, error).await,
         };
     worker.meters.connect.record(began.elapsed().as_secs_f64());
     link.record.upstream = Some(address);
@@ -146,14 +146,12 @@ async fn refuse<T>(mut link: Link, judgement: Judgement, words: Words) -> Option
 }
 
 /// A permitted connection that could not be made.
-async fn fail<T>(mut link: Link, error: ConnectError) -> Option<T> {
+async fn fail<T>(mut link: Link, early: &Early, error: ConnectError) -> Option<T> {
     let ConnectError { reason, detail } = error;
     let close = if reason.side() == Side::Policy { CloseReason::Denied } else { CloseReason::ConnectFailed };
     link.record.failed(reason, format!("{} ({detail})", in_words(reason)), close);
-    let words = match (&link.record.facts, reason.side()) {
-        (Some(facts), Side::Policy) if matches!(facts.observed, Observed::Tls { .. }) => {
-            Words::Say(ACCESS_DENIED_ALERT.to_vec())
-        }
+    let words = match (&link.record.facts, link.record.outcome()) {
+        (Some(facts), Some(judgement)) => Words::for_failure(facts, early, judgement),
         _ => Words::Reset,
     };
     part(link, words).await

@@ -93,6 +93,11 @@ impl Record {
         self.outcome = Some(Judgement { verdict, reason, explanation, ..last });
     }
 
+    /// What overrules the policy's last judgement, if anything does.
+    pub(crate) fn outcome(&self) -> Option<&Judgement> {
+        self.outcome.as_ref()
+    }
+
     /// How it ended.
     pub(crate) fn closed(&mut self, close: CloseReason) {
         self.close = close;

@@ -1,6 +1,6 @@
 //! What a refused client is told, in the protocol that it speaks.
 
-use sidegate_policy::{Observed, Reason};
+use sidegate_policy::{Observed, Reason, Verdict, reason::Side};
 
 use super::{decide::Facts, live::Judgement, observe::Early};
 use crate::{
@@ -25,6 +25,19 @@ impl Words {
             Reason::TlsVersionClient => Words::Say(PROTOCOL_VERSION_ALERT.to_vec()),
             _ if speaks_tls => Words::Say(ACCESS_DENIED_ALERT.to_vec()),
             _ if speaks_http(facts) => Words::Say(http(facts, early, judgement)),
+            _ => Words::Reset,
+        }
+    }
+
+    /// For a connection that was permitted and then not made. Where the far end or the resolver failed the client sees
+    /// what it would see of them, a close: no answer of ours may pass for theirs.
+    pub(crate) fn for_failure(facts: &Facts, early: &Early, judgement: &Judgement) -> Words {
+        match facts.observed {
+            _ if judgement.verdict != Verdict::Denied => Words::Reset,
+            Observed::Tls { .. } if judgement.reason.side() == Side::Policy => {
+                Words::Say(ACCESS_DENIED_ALERT.to_vec())
+            }
+            Observed::Http => Words::Say(http(facts, early, judgement)),
             _ => Words::Reset,
         }
     }

@@ -101,7 +101,7 @@ pub(crate) struct World {
 }
 
 /// Names that exist, by family.
-type Zone = &'static [(&'static str, &'static [&'static str])];
+pub(crate) type Zone = &'static [(&'static str, &'static [&'static str])];
 
 /// Where captured connections meant to go, by their source.
 #[derive(Clone, Default)]

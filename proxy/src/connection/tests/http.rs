@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::world::Zone, *};
 
 const WEB: &str = "93.184.216.34:443";
 
@@ -48,4 +48,68 @@ async fn http2_is_told_in_frames() {
     let (heard, _) = told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert_eq!(heard[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
     assert_eq!(heard[12], 7, "GOAWAY");
+}
+
+/// Anything to one name, TLS to its siblings, so that the first bytes are looked at and may be HTTP.
+const PLAIN: &str = r#"
+apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: { name: test }
+spec:
+  egress:
+    - name: plain
+      reason: "serves no TLS"
+      to: [ { hosts: [ www.ok.example ] } ]
+      ports: [ 80 ]
+      protocol: tcp
+      tls: { mode: none }
+    - name: others
+      to: [ { hosts: [ "*.ok.example" ] } ]
+      ports: [ 80 ]
+"#;
+
+async fn told_after_the_verdict(zone: Zone) -> (Option<Vec<u8>>, AccessRecord) {
+    let world = World::start(PLAIN, zone).await;
+    let host = sidegate_policy::HostName::parse("www.ok.example").unwrap();
+    let (v4, _) = world.worker.gate.synthetic.assign(&host).unwrap();
+    let mut client = world.client(&format!("{v4}:80")).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: www.ok.example\r\n\r\n").await.unwrap();
+    let heard = read_all(&mut client).await;
+    assert!(world.net.dialled().is_empty());
+    (heard, world.record().await)
+}
+
+#[tokio::test]
+async fn a_denial_after_the_verdict_is_answered_too() {
+    let (heard, record) = told_after_the_verdict(&[("www.ok.example", &["10.7.7.7"])]).await;
+    assert_eq!(story(&record), ("denied", "address-private", CloseReason::Denied));
+    let heard = heard.expect("words, not a reset");
+    assert!(heard.starts_with(b"HTTP/1.1 403 Forbidden\r\n"));
+    let body = body(&heard);
+    assert_eq!(
+        (body["reason"].as_str(), body["rule"].as_str()),
+        (Some("address-private"), Some("test/plain"))
+    );
+    assert_eq!(body["explanation"].as_str(), record.explanation.as_deref());
+}
+
+#[tokio::test]
+async fn a_failure_beyond_the_proxy_is_not_passed_off_as_an_answer() {
+    let (heard, record) = told_after_the_verdict(&[]).await;
+    assert_eq!(story(&record), ("allowed", "resolve-not-found", CloseReason::ConnectFailed));
+    assert_eq!(heard, None);
+}
+
+#[tokio::test]
+async fn the_nearest_rule_and_what_it_lacks_are_named() {
+    let world = World::start(&PLAIN.replace("protocol: tcp", "protocol: http"), ZONE).await;
+    let mut client = world.client("93.184.216.34:8080").await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: www.ok.example\r\n\r\n").await.unwrap();
+    let heard = read_all(&mut client).await.expect("words, not a reset");
+    let told = body(&heard)["explanation"].as_str().unwrap().to_owned();
+    assert!(
+        told.contains("Nearest rule: `plain` of policy `test` (test.yaml:7), but it names another port"),
+        "{told}"
+    );
+    assert_eq!(world.record().await.explanation.as_deref(), Some(&*told));
 }
