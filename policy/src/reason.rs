@@ -108,6 +108,9 @@ reasons! {
     LimitQuestions, "limit-questions", Sidegate, "Too many DNS questions are waiting for an answer.", "Find what asks so many, or check the configured resolvers.";
     LimitSynthetic, "limit-synthetic", Sidegate, "No synthetic address is left for another name.", "Name the hosts exactly, or use `protocol: tls`.";
     LimitDescriptors, "limit-descriptors", Sidegate, "Too few file descriptors are left.", "Raise the descriptor limit (`ulimit -n`).";
+    LimitPorts, "limit-ports", Sidegate, "No source port is free on this host for another connection to the destination.", "Widen `net.ipv4.ip_local_port_range`, or let `sidegate-proxy init` set `net.ipv4.tcp_tw_reuse=1`.";
+    LimitMemory, "limit-memory", Sidegate, "The kernel has no memory for another socket.", "Give the host or container more memory, or raise `net.ipv4.tcp_mem`.";
+    DialForbidden, "dial-forbidden", Sidegate, "This host itself forbids the connection: its firewall, a `prohibit` route or its security module.", "Allow the proxy's user in this host's firewall (output), routes and security module.";
     Draining, "draining", Sidegate, "The proxy is shutting down.", "";
     NotSupported, "not-supported", Sidegate, "The rule asks for a treatment that this build does not carry out; refused rather than weakened.", "Change the rule's `tls.mode` or `protocol`.";
     Internal, "internal", Sidegate, "An unexpected failure inside the proxy; the connection was refused.", "Please report it with the log.";

@@ -142,13 +142,16 @@ pub(crate) fn dial(address: UpstreamAddr) -> Attempt<TcpStream> {
     })
 }
 
+/// Errors of this host come first: none of them may be blamed on the far end. connect(2), socket(2).
 pub(super) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectError {
     use io::ErrorKind::*;
-    let reason = match (error.kind(), error.raw_os_error()) {
-        (_, Some(libc::EMFILE | libc::ENFILE)) => Reason::LimitDescriptors,
-        (ConnectionRefused | ConnectionReset, _) => Reason::DialRefused,
-        (TimedOut, _) => Reason::DialTimeout,
-        (OutOfMemory, _) => Reason::Internal,
+    let reason = match (error.raw_os_error(), error.kind()) {
+        (Some(libc::EMFILE | libc::ENFILE), _) => Reason::LimitDescriptors,
+        (Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE), _) => Reason::LimitPorts,
+        (Some(libc::ENOBUFS | libc::ENOMEM), _) => Reason::LimitMemory,
+        (Some(libc::EPERM | libc::EACCES), _) => Reason::DialForbidden,
+        (_, ConnectionRefused | ConnectionReset) => Reason::DialRefused,
+        (_, TimedOut) => Reason::DialTimeout,
         _ => Reason::DialUnreachable,
     };
     ConnectError::new(reason, format!("{address}: {error}"))

@@ -46,12 +46,19 @@ pub(crate) fn policies(yaml: &str, generation: u64) -> PolicySet {
 pub(crate) struct Net {
     routes: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
     dialled: Arc<Mutex<Vec<SocketAddr>>>,
+    /// The error number of every attempt.
+    failing: Arc<Mutex<Option<i32>>>,
 }
 
 impl Net {
     /// Leads what is dialled at `address` to a loopback listener.
     pub(crate) fn route(&self, address: &str, to: SocketAddr) {
         self.routes.lock().unwrap().insert(address.parse().unwrap(), to);
+    }
+
+    /// From now on the kernel refuses every attempt so.
+    pub(crate) fn fail(&self, errno: i32) {
+        *self.failing.lock().unwrap() = Some(errno);
     }
 
     pub(crate) fn dialled(&self) -> Vec<String> {
@@ -66,6 +73,9 @@ impl Net {
 
     fn dial(&self, address: UpstreamAddr) -> super::dial::Attempt<TcpStream> {
         self.dialled.lock().unwrap().push(address.socket_addr());
+        if let Some(errno) = *self.failing.lock().unwrap() {
+            return Box::pin(async move { Err(io::Error::from_raw_os_error(errno)) });
+        }
         match self.routes.lock().unwrap().get(&address.socket_addr()) {
             Some(to) => dial(UpstreamAddr::new(*to)),
             None => Box::pin(std::future::pending()),

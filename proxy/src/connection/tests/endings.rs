@@ -113,3 +113,27 @@ async fn a_drain_closes_what_is_left_in_every_stage() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_failure_of_this_host_is_not_blamed_on_the_far_end() {
+    for (errno, outcome) in [
+        (libc::EADDRNOTAVAIL, ("denied", "limit-ports")),
+        (libc::EMFILE, ("denied", "limit-descriptors")),
+        (libc::ENFILE, ("denied", "limit-descriptors")),
+        (libc::ENOBUFS, ("denied", "limit-memory")),
+        (libc::ENOMEM, ("denied", "limit-memory")),
+        (libc::EPERM, ("denied", "dial-forbidden")),
+        (libc::EACCES, ("denied", "dial-forbidden")),
+        (libc::ECONNREFUSED, ("allowed", "dial-refused")),
+        (libc::ETIMEDOUT, ("allowed", "dial-timeout")),
+        (libc::EHOSTUNREACH, ("allowed", "dial-unreachable")),
+        (libc::ENETUNREACH, ("allowed", "dial-unreachable")),
+    ] {
+        let world = World::start(POLICY, ZONE).await;
+        world.net.fail(errno);
+        let mut client = world.client(DB).await;
+        assert_eq!(read_all(&mut client).await, None);
+        let record = world.record().await;
+        assert_eq!(story(&record), (outcome.0, outcome.1, CloseReason::ConnectFailed));
+    }
+}
