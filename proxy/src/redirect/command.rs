@@ -9,7 +9,7 @@ use std::{
 use super::{
     DNS_PORT, Exempt, FrameWall, Netlink, OUTBOUND_PORT, PROXY_UID, Plan, RedirectError, Spec, install,
     links, remove,
-    sysctl::{self, Timestamps},
+    sysctl::{self, Tuned},
 };
 
 /// Put the redirect rules in place in this network namespace, or print or remove them.
@@ -110,15 +110,28 @@ impl InitCommand {
                 refused.source
             )?,
         }
-        match sysctl::tune() {
-            Timestamps::Tuned => writeln!(out, "net.ipv4.tcp_timestamps: no stalls of short connections")?,
-            Timestamps::Untuned(error) => writeln!(
-                out,
-                "warning: net.ipv4.tcp_timestamps=2 not set ({error}); some of many short connections may wait a second"
-            )?,
-        }
-        Ok(())
+        tell_tuned(&sysctl::tune(), &mut out)
     }
+}
+
+/// What the kernel settings of this namespace are good for, or what their absence costs.
+fn tell_tuned(tuned: &Tuned, out: &mut impl Write) -> Result<(), InitError> {
+    match &tuned.timestamps {
+        Ok(()) => writeln!(out, "net.ipv4.tcp_timestamps: no stalls of short connections")?,
+        Err(error) => writeln!(
+            out,
+            "warning: net.ipv4.tcp_timestamps=2 not set ({error}); some of many short connections may wait a second"
+        )?,
+    }
+    match &tuned.reuse {
+        Ok(()) => writeln!(out, "net.ipv4.tcp_tw_reuse: source ports are free again after a second")?,
+        Err(error) => writeln!(
+            out,
+            "warning: net.ipv4.tcp_tw_reuse=1 not set ({error}); many short connections to one destination may run out \
+             of source ports (limit-ports)"
+        )?,
+    }
+    Ok(())
 }
 
 fn remove_rules() -> Result<(), InitError> {

@@ -16,6 +16,7 @@ use crate::{dial, put_in_place};
 pub(crate) const CASES: &[Case] = &[
     Case { name: "short_connections_do_not_stall", run: short_connections_do_not_stall },
     Case { name: "without_the_setting_syns_are_sent_twice", run: without_the_setting_syns_are_sent_twice },
+    Case { name: "source_ports_are_free_again_soon", run: source_ports_are_free_again_soon },
 ];
 
 const CLIENTS: usize = 16;
@@ -45,6 +46,36 @@ fn without_the_setting_syns_are_sent_twice() {
     put_in_place(&Spec::run());
     short_connections(10_000, Closes::Proxy);
     assert!(counted("TCPSynRetrans") > 0);
+}
+
+/// Short connections to one destination, this side closing first as the proxy does, from a handful of source ports.
+fn source_ports_are_free_again_soon() {
+    prepare_loopback().unwrap();
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40007").unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 4000)).unwrap();
+    let used_up = |patience: Duration| {
+        let started = Instant::now();
+        let mut made = 0;
+        loop {
+            match dial(listener.local_addr().unwrap()) {
+                Ok(near) => {
+                    let (mut far, _) = listener.accept().unwrap();
+                    drop(near);
+                    assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+                    made += 1;
+                }
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL)),
+            }
+            if made > 16 || started.elapsed() > patience {
+                return made <= 16;
+            }
+        }
+    };
+    // The negative control: on loopback the kernel's default is to reuse.
+    std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0").unwrap();
+    assert!(used_up(Duration::from_secs(3)));
+    sidegate_proxy::redirect::sysctl::tune().reuse.unwrap();
+    assert!(!used_up(Duration::from_secs(30)));
 }
 
 /// Who closes first, and keeps the TIME_WAIT.
