@@ -1,6 +1,6 @@
 //! The outbound story in order. The only place that calls its stages.
 
-use std::{future::Future, pin::pin, sync::Arc, task::Poll};
+use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
 use sidegate_api::CloseReason;
 use sidegate_policy::{Reason, Verdict, decision::TlsMode, reason::Side};
@@ -27,10 +27,10 @@ use crate::{
 /// Carries one connection to its end, on this worker.
 pub(crate) fn start(link: Link) {
     let live = link.record.entry.live();
-    // Boxed, so that its size is gone from memory once bytes are relayed.
-    let establishing = Box::pin(until_closed(live, establish(link)));
+    // Boxed, so that its size is gone from memory once bytes are relayed; and alone in its box, so that it never moves.
+    let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
-        let established = establishing.await;
+        let established = until_closed(live, establishing).await;
         if let Some(relay) = established {
             relay.await;
         }
@@ -190,8 +190,7 @@ async fn part<T>(link: Link, words: Words) -> Option<T> {
 }
 
 /// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.
-async fn until_closed<T>(live: Arc<Live>, stage: impl Future<Output = Option<T>>) -> Option<T> {
-    let mut stage = pin!(stage);
+async fn until_closed<T>(live: Arc<Live>, mut stage: Pin<Box<impl Future<Output = Option<T>>>>) -> Option<T> {
     std::future::poll_fn(move |cx| match live.closing(cx) {
         Some(_) => Poll::Ready(None),
         None => stage.as_mut().poll(cx),
