@@ -23,14 +23,19 @@ pub(crate) struct Accepted {
 /// Accepts for as long as it is polled. Errors of one connection never reach the loop.
 pub(crate) async fn accept_all(worker: &Arc<Worker>, listener: TcpListener) {
     loop {
-        match listener.accept().await {
-            Ok((client, from)) => welcome(worker, client, from),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                worker.meters.accept_errors.increment(1);
-                tracing::error!(%error, "can't accept connections; trying again");
-                sleep(BACK_OFF).await;
-            }
+        take_in(worker, listener.accept().await).await;
+    }
+}
+
+/// Welcomes a connection, or waits out the want of one.
+async fn take_in(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    match accepted {
+        Ok((client, from)) => welcome(worker, client, from),
+        Err(error) if is_of_one_connection(&error) => {}
+        Err(error) => {
+            worker.meters.accept_errors.increment(1);
+            tracing::error!(%error, "can't accept connections; trying again");
+            sleep(BACK_OFF).await;
         }
     }
 }
@@ -81,3 +86,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,12 @@ use super::world::{World, policies};
 mod endings;
 mod http;
 mod limits;
+mod naive;
 mod names;
 mod opaque;
 mod policy_changes;
 mod relaying;
+mod splits;
 mod tls;
 
 /// One database by address, one site by name, one old site.

@@ -89,3 +89,33 @@ async fn a_slow_reader_holds_back_a_fast_origin() {
     drop(server);
     assert_eq!(read_all(&mut client).await.unwrap().len(), sent);
 }
+
+#[tokio::test]
+async fn a_fast_stream_does_not_starve_its_neighbours() {
+    const TOTAL: usize = 512 * 1024 * 1024;
+    const EXCHANGES: usize = 50;
+    let world = World::start(POLICY, ZONE).await;
+    let origin = world.origin(DB).await;
+    let (fast_client, fast_server) = joined(&world, &origin).await;
+    let (mut client, mut server) = joined(&world, &origin).await;
+    let [mut sink, mut source] = [fast_client, fast_server].map(|stream| {
+        let stream = stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream
+    });
+    // Threads of their own, so that the source is never empty and the sink never full for long.
+    let sending = std::thread::spawn(move || {
+        let chunk = vec![7; 1024 * 1024];
+        (0..TOTAL / chunk.len()).for_each(|_| std::io::Write::write_all(&mut source, &chunk).unwrap());
+    });
+    let receiving = std::thread::spawn(move || std::io::copy(&mut sink, &mut std::io::sink()).unwrap());
+    for _ in 0..EXCHANGES {
+        exchange(&mut client, &mut server, b"a word in between").await;
+    }
+    assert!(!receiving.is_finished(), "the neighbour had to wait for the end of the fast stream");
+    while !receiving.is_finished() {
+        yield_now().await;
+    }
+    sending.join().unwrap();
+    assert_eq!(receiving.join().unwrap(), TOTAL as u64);
+}
