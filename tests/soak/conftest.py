@@ -1,12 +1,17 @@
+import pathlib
+import tempfile
+
 import pytest
 
 from place import Place
 
 
 @pytest.fixture()
-def place(tmp_path):
-    made = Place(tmp_path)
-    try:
-        yield made.build()
-    finally:
-        made.close()
+def place():
+    # Not pytest's own: each run of it closes the folder of all runs to other users, and this suite has three users.
+    with tempfile.TemporaryDirectory(prefix="sidegate-soak-") as folder:
+        made = Place(pathlib.Path(folder))
+        try:
+            yield made.build()
+        finally:
+            made.close()
