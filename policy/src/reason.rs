@@ -78,6 +78,7 @@ reasons! {
 
     HostInvalid, "host-invalid", Application, "The host name is not a valid, canonical DNS name.", "Send a valid DNS name (A-labels, letters, digits and hyphens).";
     HostIsAddress, "host-is-address", Application, "The host name is an IP literal.", "Use a DNS name, or add a rule with `cidrs`.";
+    HostHidden, "host-hidden", Policy, "A deny rule by host covers this port, and not every host that the connection is for can be read.", "Use TLS with SNI here, name the destination by host, or narrow the deny rule's ports.";
     HostMismatch, "host-mismatch", Application, "Two parts of the request name different hosts.", "Send one host throughout.";
     TlsMalformed, "tls-malformed", Application, "The ClientHello is malformed or ambiguous.", "Check the client's TLS library.";
     TlsSecondHello, "tls-second-hello", Application, "The second ClientHello names another host than the first.", "Check the client's TLS library.";

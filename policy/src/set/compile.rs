@@ -187,6 +187,7 @@ impl<'a> Compiler<'a> {
     fn finish(self) -> PolicySet {
         let Compiler { options, rules, sides: [egress, ingress], mut grants, .. } = self;
         let hosts_at = hosts_at(&rules);
+        let host_denies = host_denies(&rules);
         grants.sort_unstable_by_key(|(opening, rule)| (opening.address, opening.port, opening.udp, *rule));
         grants.dedup_by_key(|(opening, _)| *opening);
         PolicySet {
@@ -198,6 +199,7 @@ impl<'a> Compiler<'a> {
             own_listeners: options.own_listeners.as_slice().into(),
             local_addresses: options.local_addresses.as_slice().into(),
             hosts_at,
+            host_denies,
             groups: options.groups.values().flatten().map(IpNet::trunc).collect(),
             ..PolicySet::default()
         }
@@ -225,6 +227,15 @@ fn hosts_at(rules: &[CompiledRule]) -> ports::PortSet {
         set.add(range.clone());
     }
     set
+}
+
+/// The egress deny rules by host.
+fn host_denies(rules: &[CompiledRule]) -> Box<[RuleId]> {
+    let by_host = (0..).map(RuleId).zip(rules).filter(|(_, rule)| {
+        let names_hosts = rule.ends.iter().any(|end| matches!(end, Destination::Hosts { .. }));
+        rule.direction == Direction::Egress && rule.action == Action::Deny && names_hosts
+    });
+    by_host.map(|(id, _)| id).collect()
 }
 
 fn end_of(origin: &Origin) -> Destination {

@@ -129,6 +129,8 @@ pub struct PolicySet {
     audit_until: Option<Date>,
     /// Ports at which a host in the first bytes may decide.
     hosts_at: PortSet,
+    /// Egress deny rules by host. Few.
+    host_denies: Box<[RuleId]>,
     groups: Box<[IpNet]>,
     udp: Box<[UdpDestination]>,
 }
@@ -200,6 +202,17 @@ impl PolicySet {
     /// since datagrams are judged by the kernel, which keeps no record.
     pub fn udp_destinations(&self) -> &[UdpDestination] {
         &self.udp
+    }
+
+    /// An enforced deny rule by host that covers this egress port, if there is one: then a connection that hides the
+    /// host it is for must not pass by an address rule, or every deny by host could be walked round.
+    pub fn host_deny_at(&self, port: u16, today: Date) -> Option<RuleId> {
+        let covers = |id: &&RuleId| {
+            self.compiled(**id).is_some_and(|rule| {
+                !rule.in_audit(today) && rule.ports.iter().any(|range| range.contains(&port))
+            })
+        };
+        self.host_denies.iter().find(covers).copied()
     }
 
     /// Whether a failure of this rule's demands that shows only after the verdict (the server's TLS version) is

@@ -110,6 +110,8 @@ impl Classifier {
         match &mut self.state {
             State::Start => {
                 self.state = match rest.first() {
+                    // Servers may skip an empty line before a request (RFC 9112 section 2.2): no opaque bytes, then.
+                    Some(b'\r' | b'\n') => State::Over(Progress::Refused(Reason::HttpMalformed)),
                     Some(0x16) => State::Tls(HelloReader::new(self.budget)),
                     Some(0x80) => State::MaybeSslv2(0),
                     _ => State::Http(PrefaceReader::new(self.budget)),

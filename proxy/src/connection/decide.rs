@@ -169,7 +169,23 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
         Some(flaw) if decision.verdict != Verdict::Allowed && for_want_of_facts(decision.reason) => {
             Decision { reason: flaw, ..decision }
         }
-        _ => decision,
+        _ => without_hidden_hosts(set, facts, decision),
+    }
+}
+
+/// A deny by host must not be walked round by hiding the host: where one covers the port, an address rule carries only
+/// what shows its host or names none. HTTP shows one host, but each further request may name another.
+fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> Decision {
+    let hidden = match facts.observed {
+        _ if facts.flaw.is_some() => facts.flaw,
+        Observed::Tls { ech: true, .. } => Some(Reason::TlsEch),
+        Observed::Http => Some(Reason::HostHidden),
+        _ => None,
+    };
+    let Some(reason) = hidden.filter(|_| decision.verdict == Verdict::Allowed) else { return decision };
+    match set.host_deny_at(facts.original.port(), today()) {
+        Some(rule) => Decision { rule: Some(rule), ..denied(decision, reason) },
+        None => decision,
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::{
 use super::world::{World, policies};
 
 mod endings;
+mod hidden;
 mod http;
 mod limits;
 mod naive;

@@ -1,0 +1,92 @@
+//! A deny by host beside an address rule: hiding the host must not walk round it.
+
+use super::{tls::hello_for, *};
+use crate::tls::testing::HelloBuilder;
+
+const SITE: &str = "93.184.216.34:443";
+const ALLOW: &str = r#"
+apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: { name: test }
+spec:
+  egress:
+    - name: net
+      reason: "whatever they speak"
+      to: [ { cidrs: [ 93.0.0.0/8 ] } ]
+      ports: [ 443 ]
+      protocol: tcp
+      tls: { mode: none }
+"#;
+const DENY: &str = r#"
+    - name: no-evil
+      action: deny
+      to: [ { hosts: [ evil.example ] } ]
+      ports: [ 443 ]
+"#;
+
+/// What the client sends first, and the reason that it is refused for.
+fn attacks() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let hello = hello_for("evil.example");
+    let http = |head: &str| head.as_bytes().to_vec();
+    vec![
+        ("the name itself", hello.clone(), "rule-denies"),
+        ("a trailing dot", HelloBuilder::new("evil.example.").record(), "host-invalid"),
+        ("a NUL", HelloBuilder::new("evil.example\0").record(), "host-invalid"),
+        ("half a hello", hello.get(..100).unwrap().to_vec(), "classify-timeout"),
+        ("silence", Vec::new(), "classify-timeout"),
+        ("a bare LF", http("GET / HTTP/1.1\nHost: evil.example\n\n"), "http-malformed"),
+        ("an empty line first", http("\r\nGET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"), "http-malformed"),
+        (
+            "two hosts",
+            http("GET / HTTP/1.1\r\nHost: a.example\r\nHost: evil.example\r\n\r\n"),
+            "http-malformed",
+        ),
+        (
+            "a request that others may follow",
+            http("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+            "host-hidden",
+        ),
+        ("HTTP/2", http("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "host-hidden"),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_hidden_host_passes_by_an_address_rule() {
+    for (name, bytes, reason) in attacks() {
+        let world = World::start(&format!("{ALLOW}{DENY}"), ZONE).await;
+        let _origin = world.origin(SITE).await;
+        let mut client = world.client(SITE).await;
+        client.write_all(&bytes).await.unwrap();
+        read_all(&mut client).await;
+        let record = world.record().await;
+        assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("denied", reason), "{name}");
+        assert_eq!(record.rule.as_deref(), Some("no-evil"), "{name}");
+        assert!(world.net.dialled().is_empty(), "{name}");
+    }
+}
+
+/// The negative control: where no host is denied, each of them passes to the same address.
+#[tokio::test(start_paused = true)]
+async fn without_a_deny_by_host_the_same_bytes_pass() {
+    for (name, bytes, _) in attacks() {
+        let world = World::start(ALLOW, ZONE).await;
+        let origin = world.origin(SITE).await;
+        let mut client = world.client(SITE).await;
+        client.write_all(&bytes).await.unwrap();
+        origin.accept().await.unwrap();
+        assert_eq!(world.net.dialled(), [SITE], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_shows_another_host_or_names_none_still_passes() {
+    let other = hello_for("fine.example");
+    for bytes in [other.as_slice(), b"\x00\x01opaque"] {
+        let world = World::start(&format!("{ALLOW}{DENY}"), ZONE).await;
+        let origin = world.origin(SITE).await;
+        let mut client = world.client(SITE).await;
+        client.write_all(bytes).await.unwrap();
+        origin.accept().await.unwrap();
+        assert_eq!(world.net.dialled(), [SITE]);
+    }
+}
