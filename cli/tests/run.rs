@@ -1,29 +1,21 @@
-//! `sidegate run` around real commands: status, signals, descriptors, and the ways around that must be closed.
-//!
-//! A probe is a test of this file that passes by itself, and that another test runs inside the gate, where it must fail.
+//! `sidegate run` around real commands: status, signals, descriptors.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its small functions too")]
+
+mod gate;
 
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::net::UnixListener,
-    process::{Child, Command, Output, Stdio},
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
+use gate::{program, shell, sidegate, text};
 use rustix::process::{Pid, Signal};
 
-fn sidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    command.args(["run", "--quiet"]).args(arguments);
-    command
-}
-
-fn shell(script: &str) -> Output {
-    sidegate(&["--", "sh", "-c", script]).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+#[test]
+fn all_of_it_holds_for_an_ordinary_user() {
+    gate::as_an_ordinary_user("all_of_it_holds_for_an_ordinary_user");
 }
 
 #[test]
@@ -51,23 +43,13 @@ fn nothing_runs_when_the_policy_is_refused() {
 }
 
 #[test]
-fn the_command_has_no_power_left() {
-    let status = text(&shell("cat /proc/self/status"));
-    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
-        assert!(status.contains(line), "{line}\n{status}");
-    }
-    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
-}
-
-#[test]
 fn only_what_the_user_handed_over_is_inherited() {
     // 3: a pipe from the user; 4: a directory, which would lead out of the mount namespace.
-    let script =
-        format!("exec 3</dev/null 4</; {} run --quiet -- ls /proc/self/fd", env!("CARGO_BIN_EXE_sidegate"));
+    let script = format!("exec 3</dev/null 4</; {} run --quiet -- ls /proc/self/fd", program().display());
     let listed = Command::new("bash").args(["-c", &script]).output().unwrap();
     let open: Vec<String> = text(&listed).lines().map(str::to_owned).collect();
     assert!(!open.contains(&"4".to_owned()), "{open:?}");
-    let script = format!("{} run --quiet -- cat <(echo through a pipe)", env!("CARGO_BIN_EXE_sidegate"));
+    let script = format!("{} run --quiet -- cat <(echo through a pipe)", program().display());
     let read = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert_eq!(text(&read), "through a pipe\n");
 }
@@ -83,90 +65,58 @@ fn a_signal_sent_to_sidegate_reaches_the_command() {
         assert_eq!(next(&mut lines), "ready");
         rustix::process::kill_process(pid(&child), signal).unwrap();
         assert_eq!(next(&mut lines), "got", "signal {number}");
-        assert_eq!(child.wait().unwrap().code(), Some(42));
+        assert_eq!(child.0.wait().unwrap().code(), Some(42));
+    }
+}
+
+#[test]
+fn a_signal_to_the_whole_group_arrives_once() {
+    let blocking = "import signal
+watched = [signal.SIGUSR1, signal.SIGUSR2]
+signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+print('ready', flush=True)
+while True: print(signal.sigwait(watched).name, flush=True)";
+    let mut command = sidegate(&["--", "python3", "-c", blocking]);
+    let (child, mut lines) = started(command.process_group(0));
+    assert_eq!(next(&mut lines), "ready");
+    let (group, only) = (Signal::USR1, Signal::USR2);
+    for _ in 0..10 {
+        // To all three: this alone must not bring a second one. To the proxy alone: must be passed on.
+        rustix::process::kill_process_group(pid(&child), group).unwrap();
+        assert_eq!(next(&mut lines), "SIGUSR1");
+        rustix::process::kill_process(pid(&child), only).unwrap();
+        assert_eq!(next(&mut lines), "SIGUSR2", "a second SIGUSR1 came first");
     }
 }
 
 #[test]
 fn nothing_outlives_a_killed_proxy() {
-    let (mut child, mut lines) = running("echo ready; exec sleep 1000");
+    let (child, mut lines) = running("echo ready; exec sleep 1000");
     drop(next(&mut lines));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     // The command holds the other end: it closes when the command is gone.
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
 }
 
-#[test]
-fn processes_outside_are_neither_seen_nor_signalled() {
-    let me = std::process::id();
-    let seen = shell(&format!(
-        "test -e /proc/{me}/status && grep -q '^PPid' /proc/{me}/status && readlink /proc/{me}/exe; kill -0 {me}"
-    ));
-    assert!(!seen.status.success(), "{}", text(&seen));
-    // Outside, both work.
-    let control = Command::new("sh")
-        .args(["-c", &format!("readlink /proc/{me}/exe && kill -0 {me}")])
-        .status()
-        .unwrap();
-    assert!(control.success());
+/// Killed when dropped, so that a test that fails leaves nothing behind.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-#[test]
-fn a_nested_namespace_leads_nowhere() {
-    let nested = shell("unshare -Urn true && unshare -Ur umount /etc/resolv.conf");
-    assert!(!nested.status.success(), "{}", text(&nested));
-    // A privileged user may not map itself to root there at all, which is as good.
-    let nested = text(&shell("unshare -Urnm cat /etc/resolv.conf"));
-    assert!(nested.contains("nameserver 127.0.0.1") || nested.contains("not permitted"), "{nested}");
-}
-
-#[test]
-fn a_unix_socket_is_closed_unless_it_is_named() {
-    let place = tempfile::tempdir_in("/var/tmp").unwrap();
-    let path = place.path().join("engine.sock");
-    let _listener = UnixListener::bind(&path).unwrap();
-    let probe = |arguments: &[&str]| {
-        let mut command = sidegate(arguments);
-        command.arg("--").args(probe("connects_to_the_unix_socket")).env("PROBE_SOCKET", &path);
-        command.output().unwrap().status.success()
-    };
-    assert!(!probe(&[]));
-    assert!(probe(&["--allow-socket", path.to_str().unwrap()]), "the negative control");
-}
-
-#[test]
-fn connects_to_the_unix_socket() {
-    let place = tempfile::tempdir().unwrap();
-    let own = place.path().join("own.sock");
-    let _listener = UnixListener::bind(&own).unwrap();
-    let path = std::env::var_os("PROBE_SOCKET").map_or(own, Into::into);
-    std::os::unix::net::UnixStream::connect(path).unwrap();
-}
-
-#[test]
-fn socket_families_beside_the_internet_are_closed() {
-    // The filter's own tests show the other side: without it, these calls pass to the kernel.
-    let opened = shell("python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'");
-    assert!(text(&opened).contains("Address family not supported"), "{}", text(&opened));
-    let ring = shell(
-        "python3 -c 'import ctypes; c = ctypes.CDLL(None, use_errno=True); c.syscall(425, 8, 0); print(ctypes.get_errno())'",
-    );
-    assert_eq!(text(&ring), "38\n", "io_uring_setup is absent");
-}
-
-/// This program, told to run one of its tests.
-fn probe(name: &str) -> Vec<String> {
-    let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    vec![own, "--exact".to_owned(), name.to_owned()]
-}
-
-fn running(script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child =
-        sidegate(&["--", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+fn started(command: &mut Command) -> (Started, BufReader<ChildStdout>) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    (child, output)
+    (Started(child), output)
+}
+
+fn running(script: &str) -> (Started, BufReader<ChildStdout>) {
+    started(&mut sidegate(&["--", "sh", "-c", script]))
 }
 
 fn next(lines: &mut impl BufRead) -> String {
@@ -175,6 +125,6 @@ fn next(lines: &mut impl BufRead) -> String {
     line.trim_end().to_owned()
 }
 
-fn pid(child: &Child) -> Pid {
-    Pid::from_raw(child.id().try_into().unwrap()).unwrap()
+fn pid(child: &Started) -> Pid {
+    Pid::from_raw(child.0.id().try_into().unwrap()).unwrap()
 }

@@ -125,8 +125,8 @@ impl Channel {
         let received = loop {
             let mut buffers = [IoSliceMut::new(&mut text)];
             match rustix::net::recvmsg(&self.socket, &mut buffers, &mut attached, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // A reset is told once, ahead of words that were said before it: the other side ended with words unheard.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 Err(error) => return Err(error.into()),
                 Ok(received) => break received.bytes,
             }
@@ -171,5 +171,15 @@ mod tests {
         let (word, descriptors) = far.hear::<FromInside>().unwrap().unwrap();
         assert_eq!((word, descriptors.len()), (listening, 2));
         assert!(far.hear::<FromInside>().unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_are_heard_although_the_speaker_left_some_unheard() {
+        let (near, far) = Channel::pair().unwrap();
+        near.say(&FromOutside::Signal(18)).unwrap();
+        far.say(&FromInside::Exited(9)).unwrap();
+        drop(far);
+        assert_eq!(near.hear::<FromInside>().unwrap().map(|(word, _)| word), Some(FromInside::Exited(9)));
+        assert!(near.hear::<FromInside>().unwrap().is_none());
     }
 }

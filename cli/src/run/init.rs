@@ -1,12 +1,16 @@
 //! The first process of the command's world: it reaps, passes signals on, and tells how the command fares.
 
-use std::io;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, Signal, WaitOptions, WaitStatus},
 };
-use sidegate_proxy::sys::signals::SignalSource;
+use sidegate_proxy::sys::signals::{Arrived, SignalSource};
 
 use super::{
     channel::{Channel, FromInside, FromOutside},
@@ -22,6 +26,7 @@ pub(super) fn tend(channel: &Channel, command: Pid) -> io::Result<i32> {
     // yet to reap stay zombies until the first look below, so that none is missed.
     let source = SignalSource::new(&signals::ALL)?;
     release_standard_streams()?;
+    let mut group = GroupSignals::default();
     loop {
         if reap(channel, command)? {
             return Ok(0);
@@ -32,9 +37,12 @@ pub(super) fn tend(channel: &Channel, command: Pid) -> io::Result<i32> {
             other => other?,
         };
         let spoken = !sources[0].revents().is_empty();
-        while source.next()?.is_some() {}
+        while let Some(arrived) = source.next()? {
+            group.arrived(arrived);
+        }
         if spoken {
             match channel.hear::<FromOutside>()? {
+                Some((FromOutside::Signal(number), _)) if group.takes(number, command) => {}
                 Some((FromOutside::Signal(number), _)) => pass_on(command, number),
                 Some(_) => {}
                 // The proxy is gone: nothing the command does can leave any more.
@@ -42,6 +50,38 @@ pub(super) fn tend(channel: &Channel, command: Pid) -> io::Result<i32> {
             }
         }
     }
+}
+
+/// Signals that a program sent to the whole process group (`kill -TERM -PGID`, timeout(1)): they reach the proxy, this
+/// process and the command alike, so that passing the proxy's on would deliver them twice.
+#[derive(Default)]
+struct GroupSignals {
+    arrived: BTreeMap<i32, Instant>,
+}
+
+/// The members of a group get a signal at the same time; the proxy's word of it takes a little longer.
+const SAME_TIME: Duration = Duration::from_secs(1);
+
+impl GroupSignals {
+    fn arrived(&mut self, arrived: Arrived) {
+        // The terminal's are not passed on in the first place.
+        if !arrived.from_kernel {
+            self.arrived.insert(arrived.signal, Instant::now());
+        }
+    }
+
+    /// Whether the command got the signal as a member of this process's group. Each arrival counts once.
+    fn takes(&mut self, signal: i32, command: Pid) -> bool {
+        let lately = self.arrived.remove(&signal).is_some_and(|when| when.elapsed() < SAME_TIME);
+        lately && group_of("self").is_some_and(|ours| group_of(&command.to_string()) == Some(ours))
+    }
+}
+
+/// The process group as `/proc/PID/stat` has it, the fifth field; 0 for a group from outside. proc_pid_stat(5).
+fn group_of(pid: &str) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
 }
 
 /// A reader of the command's output sees its end when the command closes it, not when this process ends.
