@@ -11,7 +11,9 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer,
+};
 use serde::{Deserialize, Serialize};
 
 use super::attempts::{self, Act};
@@ -38,7 +40,7 @@ pub(super) fn run(root: &str) -> io::Result<()> {
         let told = Told {
             attempt,
             succeeded: outcome.is_ok(),
-            saw: outcome.unwrap_or_else(|error| error.to_string()),
+            saw: outcome.unwrap_or_else(|error| in_short(&error)),
         };
         let mut line = serde_json::to_vec(&told)?;
         line.push(b'\n');
@@ -46,6 +48,23 @@ pub(super) fn run(root: &str) -> io::Result<()> {
         io::stdout().flush()?;
     }
     Ok(())
+}
+
+/// An error in few words, without the number that follows the system's.
+fn in_short(error: &io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
+            "alert access_denied".to_owned()
+        }
+        Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)) => {
+            "alert protocol_version".to_owned()
+        }
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or(&text).to_owned()
+        }
+    }
 }
 
 fn client(root: &str) -> io::Result<Arc<ClientConfig>> {
@@ -112,7 +131,8 @@ fn first_words(mut stream: TcpStream) -> io::Result<String> {
     if length == 0 {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a word"))
     } else if line.contains(" 403 ") {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, line))
+        let status = line.split_once(' ').map_or(&*line, |(_version, status)| status);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, status))
     } else {
         Ok(line)
     }
@@ -130,11 +150,19 @@ fn ask(server: SocketAddr, name: &str) -> io::Result<IpAddr> {
     let length = socket.recv(&mut datagram)?;
     let answer = Message::from_vec(datagram.get(..length).unwrap_or_default()).map_err(io::Error::other)?;
     if answer.metadata.response_code != ResponseCode::NoError {
-        return Err(io::Error::new(io::ErrorKind::NotFound, answer.metadata.response_code.to_string()));
+        return Err(io::Error::new(io::ErrorKind::NotFound, words(answer.metadata.response_code)));
     }
     let address = answer.answers.iter().find_map(|record| match record.data {
         RData::A(ip) => Some(IpAddr::from(ip.0)),
         _ => None,
     });
     address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no address"))
+}
+
+fn words(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        other => other.to_string(),
+    }
 }

@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<Attempt> {
             false,
         ),
         attempt(
-            "the allowed name at an attacker's address",
+            "the allowed name, attacker's address",
             Act::Tls(attacker(443), "api.demo.test"),
             allowed,
             true,
@@ -100,7 +100,7 @@ pub(super) fn all() -> Vec<Attempt> {
         attempt("the cloud's metadata", Act::Plain((METADATA, 80).into()), denied("address-metadata"), false),
         attempt("an allowed name over IPv6", Act::Tls(api6, "api.demo.test"), allowed, true),
         attempt("a forbidden name over IPv6", Act::Tls(api6, "evil.demo.test"), denied("no-rule"), false),
-        attempt("ICMP", Act::Icmp, None, false),
+        attempt("ICMP, from a socket of its own", Act::Icmp, None, false),
         attempt("a database by name, server first", Act::ByName("db.demo.test", 5432), allowed, true),
         attempt(
             "the same database by address",

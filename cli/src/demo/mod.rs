@@ -2,6 +2,7 @@
 
 mod app;
 mod attempts;
+mod place;
 mod report;
 mod world;
 
@@ -13,13 +14,21 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::Signal,
+};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use sidegate_api::AccessRecord;
+use sidegate_proxy::sys::signals::SignalSource;
 
 use app::Told;
+use place::Place;
 use world::Seen;
 
-/// See the gate at work: two servers, a resolver, an attacker and an application, without root or network.
+/// See the gate at work: servers, a resolver, an attacker and an application, without root or network.
+///
+/// On a terminal the world stays up afterwards, to look around in until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// End after the scenario: 0 if every verdict was the expected one, else 1.
@@ -33,15 +42,19 @@ pub(crate) struct DemoArgs {
 /// How long the record of an attempt may take once the application has told its outcome.
 const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Exit status when Ctrl-C came before the scenario was over.
+const INTERRUPTED: u8 = 128 + 2;
+
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> ExitCode {
     let outcome = match &args.app {
-        Some(root) => app::run(root).map(|()| true),
+        Some(root) => app::run(root).map(|()| Ended::AsExpected),
         None => show(args.once),
     };
     match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Ended::AsExpected) => ExitCode::SUCCESS,
+        Ok(Ended::Otherwise) => ExitCode::from(1),
+        Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("sidegate: the demo can't run here: {error}; `sidegate run -- true` tells more");
             ExitCode::from(3)
@@ -49,15 +62,46 @@ pub(crate) fn run(args: &DemoArgs) -> ExitCode {
     }
 }
 
-/// The whole show; true when everything went as expected.
-fn show(once: bool) -> io::Result<bool> {
-    world::enter()?;
-    let seen = Arc::new(Seen::default());
-    let (tls, root) = identity()?;
-    world::populate(&seen, &tls)?;
+/// How a show ended.
+enum Ended {
+    AsExpected,
+    Otherwise,
+    Interrupted,
+}
 
+/// The whole show.
+fn show(once: bool) -> io::Result<Ended> {
+    world::enter()?;
+    // Before there are threads, which inherit it: Ctrl-C is read, so that nothing is left behind.
+    let stop = SignalSource::new(&[Signal::INT.as_raw(), Signal::TERM.as_raw(), Signal::HUP.as_raw()])?;
+    let seen = Arc::new(Seen::default());
+    let identity = Identity::make()?;
+    world::populate(&seen, &identity.tls)?;
+
+    let stays = !once && io::stdout().is_terminal();
+    let mut place = if stays { Some(Place::make(&identity.pem)?) } else { None };
     report::opening(attempts::POLICY)?;
-    let lines = listen(&mut start(&root)?)?;
+    let scenario = play(&identity.root, place.as_mut());
+    if stop.next()?.is_some() {
+        return Ok(Ended::Interrupted);
+    }
+    let expected = scenario? & report::proof(&seen)?;
+    match &place {
+        Some(place) => {
+            report::places(place)?;
+            await_stop(&stop)?;
+        }
+        None if !once => report::no_terminal()?,
+        None => {}
+    }
+    report::next()?;
+    Ok(if expected { Ended::AsExpected } else { Ended::Otherwise })
+}
+
+/// Every attempt, one after the other; true when each went as expected.
+fn play(root: &str, mut place: Option<&mut Place>) -> io::Result<bool> {
+    let mut child = start(root)?;
+    let lines = listen(&mut child)?;
     let mut arrived = Arrived::default();
     let mut expected = true;
     for (number, attempt) in attempts::all().iter().enumerate() {
@@ -66,24 +110,35 @@ fn show(once: bool) -> io::Result<bool> {
         };
         expected &= report::row(number, attempt, &told, record.as_ref())?;
     }
-    expected &= report::proof(&seen)?;
-    if !once && io::stdout().is_terminal() {
-        stay()?;
+    child.wait()?;
+    arrived.rest(&lines);
+    if let Some(place) = &mut place {
+        arrived.kept.iter().try_for_each(|line| place.keep(line))?;
     }
     Ok(expected)
 }
 
-/// A fresh certificate for the origin, and its DER in hexadecimal.
-fn identity() -> io::Result<(Arc<ServerConfig>, String)> {
-    let names = ["api.demo.test", "old.demo.test"].map(str::to_owned);
-    let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-    let root = made.cert.der().iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(io::Error::other)?;
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .map_err(io::Error::other)?;
-    Ok((Arc::new(config), root))
+/// The origin's certificate and key.
+struct Identity {
+    tls: Arc<ServerConfig>,
+    /// The certificate's DER in hexadecimal, and its PEM.
+    root: String,
+    pem: String,
+}
+
+impl Identity {
+    /// Fresh ones.
+    fn make() -> io::Result<Identity> {
+        let names = ["api.demo.test", "old.demo.test"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
+        let root = made.cert.der().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(io::Error::other)?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .map_err(io::Error::other)?;
+        Ok(Identity { tls: Arc::new(config), root, pem: made.cert.pem() })
+    }
 }
 
 /// Starts the application behind the gate: the same `sidegate run` as anybody's.
@@ -122,6 +177,26 @@ fn listen(child: &mut Child) -> io::Result<mpsc::Receiver<String>> {
 struct Arrived {
     told: Vec<Told>,
     records: Vec<AccessRecord>,
+    /// Every record, as it was written.
+    kept: Vec<String>,
+}
+
+impl Arrived {
+    fn take(&mut self, line: String) {
+        if let Ok(record) = serde_json::from_str(&line) {
+            self.records.push(record);
+            self.kept.push(line);
+        } else if let Ok(told) = serde_json::from_str(&line) {
+            self.told.push(told);
+        }
+    }
+
+    /// What still comes after the last word, until the output ends.
+    fn rest(&mut self, lines: &mpsc::Receiver<String>) {
+        while let Ok(line) = lines.recv_timeout(RECORD_PATIENCE) {
+            self.take(line);
+        }
+    }
 }
 
 /// Waits for the application's word on an attempt and for the record that belongs to it; `None`: no word came.
@@ -146,25 +221,16 @@ fn await_outcome(
         let Ok(line) = lines.recv_timeout(RECORD_PATIENCE) else {
             return told.map(|told| (arrived.told.remove(told), None));
         };
-        if let Ok(record) = serde_json::from_str(&line) {
-            arrived.records.push(record);
-        } else if let Ok(told) = serde_json::from_str(&line) {
-            arrived.told.push(told);
-        }
+        arrived.take(line);
     }
 }
 
-/// Stays up until Ctrl-C, with the world to look at.
-fn stay() -> io::Result<()> {
-    let pid = rustix::process::getpid().as_raw_nonzero();
-    println!("\nThe world stays up until Ctrl-C. From another terminal:");
-    println!(
-        "  nsenter --preserve-credentials -U -n -t {pid} sidegate run --resolver {}:53 --explain \\",
-        world::RESOLVER
-    );
-    println!("    -- curl -k https://api.demo.test/          (denied: no policy; write one and try again)");
-    io::stdout().flush()?;
-    loop {
-        thread::park();
+fn await_stop(stop: &SignalSource) -> io::Result<()> {
+    while stop.next()?.is_none() {
+        match rustix::event::poll(&mut [PollFd::new(stop, PollFlags::IN)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(())
 }

@@ -10,9 +10,15 @@ use sidegate_api::AccessRecord;
 use super::{
     app::Told,
     attempts::{Act, Attempt},
+    place::Place,
     world::Seen,
 };
 use crate::run::wants_colour;
+
+/// Columns left for what the application saw: a line has 99.
+const MOST_SEEN: usize = 24;
+/// Verdict and reason where the application can't even make the socket, so that there is nothing to record.
+const NO_PACKET: (&str, &str) = ("denied", "no right to a socket");
 
 /// What is about to happen.
 pub(super) fn opening(policy: &str) -> io::Result<()> {
@@ -21,7 +27,7 @@ pub(super) fn opening(policy: &str) -> io::Result<()> {
     for line in policy.lines() {
         writeln!(out, "    {line}")?;
     }
-    writeln!(out, "\n  {:>2}  {:<42} {:<8} {:<22} the application saw", "", "attempt", "verdict", "reason")?;
+    writeln!(out, "\n      {:<36}  {:<7}  {:<20}  the application saw", "attempt", "verdict", "reason")?;
     out.flush()
 }
 
@@ -36,26 +42,20 @@ pub(super) fn row(
     let expected = got == attempt.expected && told.succeeded == attempt.succeeds;
     let (verdict, reason) = match (got, attempt.expected) {
         (Some(got), _) => got,
-        (None, None) => ("denied", "no capability"),
+        (None, None) => NO_PACKET,
         (None, Some(_)) => ("?", "no record"),
     };
-    let colour = match (wants_colour(&io::stdout()), verdict) {
+    let (on, off) = match (wants_colour(&io::stdout()), verdict) {
         (false, _) => ("", ""),
         (true, "allowed") => ("\x1b[32m", "\x1b[0m"),
         (true, _) => ("\x1b[31m", "\x1b[0m"),
     };
     let mut out = io::stdout().lock();
     let title = attempt.title;
-    let saw: String = told.saw.chars().filter(|c| !c.is_control()).take(60).collect();
-    writeln!(
-        out,
-        "  {:>2}  {title:<42} {}{verdict:<8}{} {reason:<22} {saw}",
-        number + 1,
-        colour.0,
-        colour.1
-    )?;
+    let saw: String = told.saw.chars().filter(|c| !c.is_control()).take(MOST_SEEN).collect();
+    writeln!(out, "  {:>2}  {title:<36}  {on}{verdict:<7}{off}  {reason:<20}  {saw}", number + 1)?;
     if !expected {
-        let wanted = attempt.expected.unwrap_or(("denied", "no capability"));
+        let wanted = attempt.expected.unwrap_or(NO_PACKET);
         writeln!(out, "      UNEXPECTED: should be {} ({})", wanted.0, wanted.1)?;
     }
     out.flush()?;
@@ -97,4 +97,30 @@ pub(super) fn proof(seen: &Seen) -> io::Result<bool> {
     }
     out.flush()?;
     Ok(counts.iter().all(|(_, count, wanted)| count == wanted))
+}
+
+/// Where to look while the world stays up.
+pub(super) fn places(place: &Place) -> io::Result<()> {
+    let path = |name| place.path(name).display().to_string();
+    let mut out = io::stdout().lock();
+    writeln!(out, "\nThe world stays up until Ctrl-C. To look around, from another terminal:\n")?;
+    writeln!(out, "  policy          {}", path("policy.yaml"))?;
+    writeln!(out, "  access records  {}", path("access.jsonl"))?;
+    writeln!(out, "  try a command   {} curl https://api.demo.test/", path("try"))?;
+    writeln!(out, "                  {} curl https://evil.demo.test/\n", path("try"))?;
+    writeln!(out, "Change the policy, and try again.")?;
+    out.flush()
+}
+
+/// Why it does not stay up.
+pub(super) fn no_terminal() -> io::Result<()> {
+    writeln!(io::stdout(), "\nStandard output is no terminal, so the demo ends here, as with --once.")
+}
+
+/// What to do next.
+pub(super) fn next() -> io::Result<()> {
+    writeln!(
+        io::stdout(),
+        "\nNext: sidegate run --policy FILE -- CMD   (for a first policy: sidegate run --mode audit -- CMD)"
+    )
 }

@@ -37,6 +37,9 @@ pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Words that the database greets with.
 pub(super) const GREETING: &[u8] = b"database ready\n";
 
+/// Answer to a visitor's request.
+const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\nwelcome\n";
+
 /// What each inhabitant saw.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -132,14 +135,14 @@ fn listen_datagrams(
     Ok(())
 }
 
-/// One line in, one line out, over TLS 1.3.
+/// Over TLS 1.3: a greeting for a greeting, and a page for whoever asks for one.
 fn answer_tls(stream: TcpStream, tls: &Arc<ServerConfig>, handshakes: &AtomicU64) -> io::Result<()> {
     let connection = ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let mut line = [0; 5];
     stream.read_exact(&mut line)?;
     handshakes.fetch_add(1, Ordering::SeqCst);
-    stream.write_all(b"welcome")?;
+    stream.write_all(if line.starts_with(b"GET ") { PAGE } else { b"welcome" })?;
     stream.conn.send_close_notify();
     stream.flush()
 }
