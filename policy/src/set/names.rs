@@ -55,7 +55,8 @@ pub(super) fn judge_name(set: &PolicySet, host: &HostName, today: Date) -> NameD
         rule,
         synthetic,
         wildcard: best.is_some_and(|(rank, _)| rank < Rank::EXACT_HOST),
-        private,
+        // Audit withholds nothing that it would let a connection reach.
+        private: private || set.audits_all(today),
         nearest: None,
         generation: set.generation,
     };
@@ -71,7 +72,6 @@ pub(super) fn judge_name(set: &PolicySet, host: &HostName, today: Date) -> NameD
     decision.verdict = Verdict::Denied;
     if set.audits_all(today) && set.policies > 0 {
         decision.verdict = Verdict::WouldDeny;
-        decision.private = true;
     }
     decision
 }

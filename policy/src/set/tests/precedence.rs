@@ -264,6 +264,15 @@ fn names_are_asked_only_where_a_rule_could_allow_them() {
 }
 
 #[test]
+fn audit_lets_every_name_answer_with_private_addresses() {
+    let rules = || vec![rule("ok", vec![hosts(&["ok.example.test"])])];
+    let private = |set: &PolicySet, host| set.judge_name(&name(host), TODAY).private;
+    let audited = set(&[crate::Document { audit_until: Some(TODAY), ..document("a", rules()) }]);
+    assert!(private(&audited, "ok.example.test") && private(&audited, "unknown.example.test"));
+    assert!(!private(&set_of(rules()), "ok.example.test"));
+}
+
+#[test]
 fn a_deny_without_protocol_covers_every_protocol() {
     let set = set_of(vec![
         tcp(rule("net", vec![cidrs(&["8.0.0.0/8"], &[])]), 443..=443),
