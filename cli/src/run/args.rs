@@ -82,7 +82,7 @@ const AFTER_HELP: &str = "\
 Examples:
   sidegate run -- npm ci                              deny everything that ./sidegate.yaml does not allow
   sidegate run --policy ci.yaml --explain -- make test
-  sidegate run --mode audit -- ./build.sh             let everything pass; the summary shows the rules to write
+  sidegate run --mode audit -- ./build.sh             let it pass; the summary is a policy for what was seen
   sidegate run --access-log access.jsonl -- bash      a shell behind the gate
 
 Exit status: the command's own (128+N when signal N killed it); 126 when the command can't be executed, 127 when it
