@@ -1,105 +1,79 @@
 //! A slow second engine, written straight from the precedence text over the documents themselves: every rule is looked
 //! at for every request. Tests hold [`crate::PolicySet`] to it; benches show what the indexes are worth.
 
-use std::net::IpAddr;
+mod line;
 
-use ipnet::IpNet;
+use std::{cmp::Reverse, net::IpAddr};
 
 use crate::{
-    CompileOptions, Date, Direction, Document, HostEvidence, HostPattern, Observed, Request, Treatment,
-    Verdict,
+    CompileOptions, Direction, Document, Observed, Predicate, Reason, Request, Treatment, Verdict,
     address::with_embedded,
     decision::{Dial, TlsMode},
-    deny_table::{denied_answer, denied_destination},
-    document::{Action, Destination, HttpMatch, Origin, Protocol, Rule},
+    deny_table::{Opening, denied_destination},
+    document::{Action, Destination},
 };
+
+use self::line::{Line, Specificity, Trial};
+
+/// Policy and rule.
+pub type Name = (String, String);
 
 /// What the reference says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The verdict.
     pub verdict: Verdict,
-    /// Policy and rule that decided.
-    pub rule: Option<(String, String)>,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that decided.
+    pub rule: Option<Name>,
     /// How to carry it.
     pub treatment: Option<Treatment>,
+    /// The allow rule that came closest, and what it lacked.
+    pub nearest: Option<(Name, Predicate)>,
 }
 
-/// Exact host, longest wildcard, workload, group, longest prefix: later variants are more specific.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Specificity {
-    Prefix(u8),
-    Group(u8),
-    Workload(crate::spiffe::SpiffeSpecificity),
-    /// Labels of the suffix, and whether it matches just one label.
-    Wildcard(usize, bool),
-    Exact,
-}
+impl Outcome {
+    fn denied(reason: Reason, rule: Option<Name>, nearest: Option<(Name, Predicate)>) -> Self {
+        Outcome { verdict: Verdict::Denied, reason, rule, treatment: None, nearest }
+    }
 
-/// A rule of either direction.
-struct Line<'a> {
-    document: &'a Document,
-    name: &'a str,
-    action: Action,
-    ends: Vec<Destination>,
-    ports: &'a [std::ops::RangeInclusive<u16>],
-    protocol: Protocol,
-    tls: TlsMode,
-    http: &'a [HttpMatch],
-    audit_until: Option<Date>,
+    fn passes(verdict: Verdict, reason: Reason, rule: Name, treatment: Treatment) -> Self {
+        Outcome { verdict, reason, rule: Some(rule), treatment: Some(treatment), nearest: None }
+    }
 }
-
-/// How well a line matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Match {
-    Whole,
-    /// All but its TLS or HTTP part; with the treatment that audit would give.
-    AllButTlsOrHttp(Treatment),
-}
-
-type Found = (Specificity, std::cmp::Reverse<(String, String)>, Treatment);
 
 /// Judges a request by documents that agree.
 pub fn judge(documents: &[Document], options: &CompileOptions, request: &Request<'_>) -> Outcome {
     let applying: Vec<&Document> = documents.iter().filter(|document| applies(document, options)).collect();
-    let denied = |rule| Outcome { verdict: Verdict::Denied, rule, treatment: None };
     if applying.is_empty() {
-        return denied(None);
+        return Outcome::denied(Reason::NoPolicy, None, None);
     }
     let lines: Vec<Line<'_>> =
-        applying.iter().flat_map(|document| lines(document, request.direction)).collect();
-    // 1. The fixed table, opened by grants.
-    let Ok(grant) = table(&lines, options, request) else { return denied(None) };
+        applying.iter().flat_map(|document| Line::of_document(document, request.direction)).collect();
+    // 1. The fixed deny table, which grants open.
+    let grant = match table(&lines, options, request) {
+        Ok(grant) => grant,
+        Err(outcome) => return outcome,
+    };
     // 2. Any matching deny.
     let denies = denies(&lines, options, request);
-    let best = |kind: fn(&Deny) -> bool| {
-        denies.iter().filter(|deny| kind(deny)).max_by(|a, b| (a.at, &a.rule).cmp(&(b.at, &b.rule)))
-    };
-    if let Some(deny) = best(|deny| !deny.audited && !deny.within_requests) {
-        return denied(Some(deny.rule.0.clone()));
+    if let Some(deny) = most_specific(&denies, |deny| !deny.audited && !deny.within_requests) {
+        return Outcome::denied(Reason::RuleDenies, Some(deny), None);
     }
-    // 3. The most specific matching allow; 4. one in audit; 5. the default.
-    let today = request.today;
-    let all_audit = applying.iter().all(|document| document.audit_until.is_some_and(|last| today <= last));
-    let allowed = grant.unwrap_or_else(|| allow(&lines, options, request, all_audit));
-    let Some(treatment) = allowed.treatment else { return allowed };
-    // Denies that could not be seen before the treatment was known, and denies in audit.
-    let unseen = best(|deny| !deny.audited && deny.within_requests).filter(|_| !treatment.per_request);
-    if let Some(deny) = unseen {
-        return denied(Some(deny.rule.0.clone()));
+    // 3. The most specific matching allow; else 4. one whose audit tolerates what failed; else 5. denied.
+    let all_audit =
+        applying.iter().all(|document| document.audit_until.is_some_and(|last| request.today <= last));
+    let outcome = grant.unwrap_or_else(|| allow(&lines, options, request, all_audit));
+    let Some(treatment) = outcome.treatment else { return outcome };
+    // A deny of certain requests holds for the whole where requests stay unseen.
+    let bears = |deny: &Deny| !(deny.within_requests && treatment.per_request);
+    if let Some(deny) = most_specific(&denies, |deny| !deny.audited && bears(deny)) {
+        return Outcome::denied(Reason::RuleDenies, Some(deny), None);
     }
-    let audited = if treatment.per_request {
-        best(|deny| deny.audited && !deny.within_requests)
-    } else {
-        best(|deny| deny.audited)
-    };
-    match audited {
-        Some(deny) => Outcome {
-            verdict: Verdict::WouldDeny,
-            rule: Some(deny.rule.0.clone()),
-            treatment: Some(treatment),
-        },
-        None => allowed,
+    match most_specific(&denies, bears) {
+        Some(deny) => Outcome::passes(Verdict::WouldDeny, Reason::RuleDenies, deny, treatment),
+        None => outcome,
     }
 }
 
@@ -108,271 +82,133 @@ fn applies(document: &Document, options: &CompileOptions) -> bool {
     patterns.iter().any(|pattern| pattern.matches(workload))
 }
 
-fn lines(document: &Document, direction: Direction) -> Vec<Line<'_>> {
-    match direction {
-        Direction::Egress => {
-            document.egress.iter().map(|rule| line(document, rule, Destination::clone)).collect()
-        }
-        Direction::Ingress => document.ingress.iter().map(|rule| line(document, rule, origin)).collect(),
-    }
-}
-
-fn origin(origin: &Origin) -> Destination {
-    match origin {
-        Origin::Workloads(patterns) => Destination::Workloads(patterns.clone()),
-        Origin::Cidrs { cidrs, except } => {
-            Destination::Cidrs { cidrs: cidrs.clone(), except: except.clone() }
-        }
-        Origin::SecurityGroups(ids) => Destination::SecurityGroups(ids.clone()),
-        Origin::PrefixLists(ids) => Destination::PrefixLists(ids.clone()),
-    }
-}
-
-fn line<'a, T>(document: &'a Document, rule: &'a Rule<T>, end: fn(&T) -> Destination) -> Line<'a> {
-    Line {
-        document,
-        name: &rule.name.value,
-        action: rule.action,
-        ends: rule.ends.iter().map(|one| end(&one.value)).collect(),
-        ports: &rule.ports,
-        protocol: rule.protocol,
-        tls: rule.tls,
-        http: &rule.http,
-        audit_until: rule.audit_until,
-    }
-}
-
-impl Line<'_> {
-    fn id(&self) -> (String, String) {
-        (self.document.name.value.clone(), self.name.to_owned())
-    }
-
-    fn has_port(&self, port: u16) -> bool {
-        self.ports.iter().any(|range| range.contains(&port))
-    }
-
-    fn http_matches(&self, request: &Request<'_>) -> Option<bool> {
-        let facts = request.http?;
-        let any = |entry: &HttpMatch| {
-            (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
-                && (entry.paths.is_empty() || entry.paths.iter().any(|path| path.matches(facts.path)))
-        };
-        Some(self.http.is_empty() || self.http.iter().any(any))
-    }
-
-    fn treatment(&self, dial: Dial, private: bool) -> Treatment {
-        let per_request = self.protocol == Protocol::Http || !self.http.is_empty();
-        Treatment { dial, tls: self.tls, private, per_request }
-    }
-}
-
 /// `Err`: denied. `Ok(Some)`: granted.
-fn table(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>) -> Result<Option<Outcome>, ()> {
+fn table(
+    lines: &[Line<'_>],
+    options: &CompileOptions,
+    request: &Request<'_>,
+) -> Result<Option<Outcome>, Outcome> {
     let (Direction::Egress, Some(address)) = (request.direction, request.address) else { return Ok(None) };
     let own = options.own_listeners.iter().any(|own| {
         let local =
             address.is_loopback() || address.is_unspecified() || options.local_addresses.contains(&address);
         own.port() == request.port && (own.ip() == address || own.ip().is_unspecified() && local)
     });
-    if own {
-        return Err(());
-    }
-    if denied_destination(address).is_none() {
-        return Ok(None);
-    }
-    let grants = |line: &&Line<'_>| {
-        let openings = line.ends.iter().flat_map(|end| match end {
-            Destination::Grants(grants) => grants.as_slice(),
-            _ => &[],
+    let granted = |meant: &dyn Fn(&Opening) -> bool| {
+        let allows = lines.iter().filter(|line| line.action == Action::Allow);
+        let granting = allows.filter(|line| {
+            let in_ports = |opening: &&Opening| line.ports.is_empty() || line.has_port(opening.port);
+            line.openings().filter(in_ports).any(|opening| opening.address == address && meant(opening))
         });
-        let mut openings = openings.flat_map(|grant| grant.openings());
-        line.action == Action::Allow
-            && (line.ports.is_empty() || line.has_port(request.port))
-            && openings.any(|opening| {
-                opening.address == address
-                    && opening.port == request.port
-                    && opening.udp == (request.observed == Observed::Udp)
-            })
+        granting.map(Line::name).min()
     };
-    let rule = lines.iter().filter(grants).map(Line::id).min().ok_or(())?;
+    let near = || {
+        let at_port =
+            granted(&|opening| opening.port == request.port).map(|rule| (rule, Predicate::Protocol));
+        let first = lines.iter().flat_map(Line::openings).filter(|opening| opening.address == address);
+        let ports = first.map(|opening| opening.port).collect::<std::collections::BTreeSet<_>>();
+        let mut others = ports.into_iter().filter_map(|port| granted(&|opening| opening.port == port));
+        at_port.or_else(|| others.next().map(|rule| (rule, Predicate::Port)))
+    };
+    if own {
+        return Err(Outcome::denied(Reason::AddressOwnListener, None, near()));
+    }
+    let Some(reason) = denied_destination(address) else { return Ok(None) };
+    let udp = request.observed == Observed::Udp;
+    let rule = granted(&|opening| opening.port == request.port && opening.udp == udp);
+    let rule = rule.ok_or_else(|| Outcome::denied(reason, None, near()))?;
     let treatment =
         Treatment { dial: Dial::OriginalDestination, tls: TlsMode::None, private: false, per_request: false };
-    Ok(Some(Outcome { verdict: Verdict::Allowed, rule: Some(rule), treatment: Some(treatment) }))
+    Ok(Some(Outcome::passes(Verdict::Allowed, Reason::GrantAllows, rule, treatment)))
 }
 
+/// A deny rule that matches.
 struct Deny {
     at: Specificity,
-    rule: std::cmp::Reverse<(String, String)>,
+    rule: Reverse<Name>,
     audited: bool,
+    /// Its `http` entries can be judged only once a request is seen.
     within_requests: bool,
 }
 
+fn most_specific(denies: &[Deny], counts: impl Fn(&Deny) -> bool) -> Option<Name> {
+    let counting = denies.iter().filter(|deny| counts(deny));
+    counting.max_by_key(|deny| (deny.at, &deny.rule)).map(|deny| deny.rule.0.clone())
+}
+
 fn denies(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>) -> Vec<Deny> {
+    let addresses: Vec<IpAddr> =
+        request.address.map_or([None; 3], with_embedded).into_iter().flatten().collect();
     let mut found = Vec::new();
-    for line in lines.iter().filter(|line| line.action == Action::Deny) {
-        let covered = match line.protocol {
-            Protocol::Tls => true,
-            Protocol::Http => request.observed == Observed::Http || request.http.is_some(),
-            Protocol::Tcp => request.observed != Observed::Udp,
-            Protocol::Udp => request.observed == Observed::Udp,
-        };
-        let http = if line.http.is_empty() { Some(true) } else { line.http_matches(request) };
-        if !covered || http == Some(false) {
-            continue;
-        }
-        let addresses = request.address.map_or([None; 3], with_embedded);
-        for end in &line.ends {
-            let at_port = line.has_port(request.port) || denies_grant(line, end, request);
-            let reached = reach(end, options, request, &addresses.into_iter().flatten().collect::<Vec<_>>());
-            found.extend(reached.filter(|_| at_port).map(|(at, ..)| {
-                Deny {
-                    at,
-                    rule: std::cmp::Reverse(line.id()),
-                    audited: [line.audit_until, line.document.audit_until]
-                        .into_iter()
-                        .flatten()
-                        .any(|last| request.today <= last),
-                    within_requests: http.is_none(),
-                }
-            }));
+    for line in lines.iter().filter(|line| line.action == Action::Deny && line.denies_protocol(request)) {
+        let http = line.http_matches(request);
+        for end in line.ends.iter().filter(|_| http != Some(false)) {
+            let by_grant = matches!(end, Destination::Grants(_)) && line.ports.is_empty();
+            let Some(reached) = line::reach(end, options, request, &addresses) else { continue };
+            if reached.excepted || !(by_grant || line.has_port(request.port)) {
+                continue;
+            }
+            let until = [line.audit_until, line.document.audit_until];
+            found.push(Deny {
+                at: reached.at,
+                rule: Reverse(line.name()),
+                audited: until.into_iter().flatten().any(|last| request.today <= last),
+                within_requests: http.is_none(),
+            });
         }
     }
     found
 }
 
-fn denies_grant(line: &Line<'_>, end: &Destination, request: &Request<'_>) -> bool {
-    matches!(end, Destination::Grants(grants) if line.ports.is_empty()
-        && grants.iter().flat_map(|grant| grant.openings()).any(|opening| opening.port == request.port))
-}
-
-/// The most specific way in which an end holds the request's host, peer or one of the addresses.
-fn reach(
-    end: &Destination,
-    options: &CompileOptions,
-    request: &Request<'_>,
-    addresses: &[IpAddr],
-) -> Option<(Specificity, Dial, bool)> {
-    let longest = |nets: &mut dyn Iterator<Item = &IpNet>, outside: &[IpNet]| {
-        let holds = |net: &&IpNet| {
-            addresses.iter().any(|a| net.contains(a) && !outside.iter().any(|except| except.contains(a)))
-        };
-        nets.filter(holds).map(IpNet::prefix_len).max()
-    };
-    match end {
-        Destination::Hosts { hosts, private } => {
-            let (_, host) = request.host?;
-            let of = |pattern: &HostPattern| match pattern {
-                HostPattern::Exact(_) => Specificity::Exact,
-                HostPattern::OneLabel(suffix) => Specificity::Wildcard(suffix.labels().count(), true),
-                HostPattern::AnyDepth(suffix) => Specificity::Wildcard(suffix.labels().count(), false),
-            };
-            let best = hosts.iter().filter(|pattern| pattern.matches(host)).map(of).max()?;
-            Some((best, Dial::Name, *private))
-        }
-        Destination::Workloads(patterns) => {
-            let peer = request.peer?;
-            let matching = patterns.iter().filter(|pattern| pattern.matches(peer));
-            let best = matching.map(|pattern| pattern.specificity()).max()?;
-            Some((Specificity::Workload(best), Dial::Workload, false))
-        }
-        Destination::Cidrs { cidrs, except } => {
-            let length = longest(&mut cidrs.iter(), except)?;
-            Some((Specificity::Prefix(length), Dial::OriginalDestination, false))
-        }
-        Destination::SecurityGroups(ids) | Destination::PrefixLists(ids) => {
-            let length = longest(&mut ids.iter().filter_map(|id| options.groups.get(id)).flatten(), &[])?;
-            Some((Specificity::Group(length), Dial::OriginalDestination, false))
-        }
-        Destination::Grants(grants) => {
-            let openings = grants.iter().flat_map(|grant| grant.openings());
-            let mut at_port = openings.filter(|opening| opening.port == request.port);
-            let hit = at_port.find(|opening| addresses.contains(&opening.address))?;
-            let length = if hit.address.is_ipv4() { 32 } else { 128 };
-            Some((Specificity::Prefix(length), Dial::OriginalDestination, false))
-        }
-    }
-}
-
 fn allow(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>, all_audit: bool) -> Outcome {
-    let address: Vec<IpAddr> = request.address.into_iter().collect();
-    let (mut whole, mut audited): (Vec<Found>, Vec<Found>) = (Vec::new(), Vec::new());
-    for line in lines.iter().filter(|line| line.action == Action::Allow && line.has_port(request.port)) {
-        for end in line.ends.iter().filter(|end| !matches!(end, Destination::Grants(_))) {
-            let Some((at, dial, private)) = reach(end, options, request, &address) else { continue };
-            let by_host = dial == Dial::Name;
-            let dial = match dial {
-                Dial::Workload if line.tls != TlsMode::Mesh => Dial::OriginalDestination,
-                dial => dial,
-            };
-            let treatment = line.treatment(dial, private);
-            let rule = std::cmp::Reverse(line.id());
-            match matches(line, by_host, treatment, request) {
-                Some(Match::Whole) => whole.push((at, rule, treatment)),
-                Some(Match::AllButTlsOrHttp(treatment))
-                    if line.audit_until.is_some_and(|last| request.today <= last) =>
-                {
-                    audited.push((at, rule, treatment));
-                }
-                _ => {}
-            }
+    let allows: Vec<&Line<'_>> =
+        lines.iter().filter(|line| line.action == Action::Allow && !line.ports.is_empty()).collect();
+    let trials: Vec<Trial> = allows.iter().flat_map(|line| line.trials(options, request)).collect();
+    let matching = trials.iter().filter(|trial| trial.lack.is_none());
+    if let Some(best) = matching.max_by_key(|trial| (trial.at, &trial.rule)) {
+        return Outcome::passes(Verdict::Allowed, Reason::RuleAllows, best.rule.0.clone(), best.treatment);
+    }
+    let tolerated = trials.iter().filter_map(|trial| Some((trial, trial.tolerated?)));
+    if let Some((best, (reason, treatment))) = tolerated.max_by_key(|(trial, _)| (trial.at, &trial.rule)) {
+        return Outcome::passes(Verdict::WouldDeny, reason, best.rule.0.clone(), treatment);
+    }
+    let nearest = trials.iter().max_by_key(|trial| (trial.how_far(), trial.at, &trial.rule));
+    let lack = nearest.and_then(|trial| trial.lack);
+    let near = nearest.zip(lack).map(|(trial, (predicate, _))| (trial.rule.0.clone(), predicate));
+    let near = near.or_else(|| Some((neighbour(&allows, request)?, Predicate::Destination)));
+    let covered = allows.iter().any(|line| line.has_port(request.port));
+    let reason = default_reason(request, lack, covered);
+    if !all_audit {
+        return Outcome::denied(reason, None, near);
+    }
+    let dial = if request.address.is_some() { Dial::OriginalDestination } else { Dial::Name };
+    let unguarded = Treatment { dial, tls: TlsMode::None, private: true, per_request: false };
+    let (verdict, treatment) = (Verdict::WouldDeny, Some(unguarded));
+    Outcome { verdict, reason, rule: None, treatment, nearest: near }
+}
+
+/// The first rule for a name that shares at least two labels with the host, and no fewer than any other.
+fn neighbour(allows: &[&Line<'_>], request: &Request<'_>) -> Option<Name> {
+    let (_, host) = request.host?;
+    let shared = |line: &Line<'_>| {
+        let labels = |name: &crate::HostName| {
+            name.labels().rev().zip(host.labels().rev()).take_while(|(a, b)| a == b).count()
+        };
+        line.hosts().map(|pattern| labels(pattern.name())).max().unwrap_or_default()
+    };
+    let near = allows.iter().map(|line| (shared(line), Reverse(line.name())));
+    near.filter(|(shared, _)| *shared >= 2).max().map(|(_, Reverse(rule))| rule)
+}
+
+/// What a rule that was reached says beyond its port; else what a person looks for first.
+fn default_reason(request: &Request<'_>, lack: Option<(Predicate, Reason)>, covered: bool) -> Reason {
+    match (lack, request.direction, request.observed) {
+        (Some((predicate, reason)), ..) if !matches!(predicate, Predicate::Except | Predicate::Port) => {
+            reason
         }
+        (_, Direction::Egress, Observed::Tls { .. }) if request.host.is_none() => Reason::HostMissing,
+        (_, Direction::Egress, Observed::Udp) => Reason::UdpRefused,
+        (None, Direction::Ingress, _) if covered => Reason::PeerNotAllowed,
+        _ => Reason::NoRule,
     }
-    let best = |found: Vec<Found>, verdict| {
-        let (_, rule, treatment) = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)))?;
-        Some(Outcome { verdict, rule: Some(rule.0), treatment: Some(treatment) })
-    };
-    best(whole, Verdict::Allowed).or_else(|| best(audited, Verdict::WouldDeny)).unwrap_or_else(|| {
-        let dial = if request.address.is_some() { Dial::OriginalDestination } else { Dial::Name };
-        let unguarded = Treatment { dial, tls: TlsMode::None, private: true, per_request: false };
-        let verdict = if all_audit { Verdict::WouldDeny } else { Verdict::Denied };
-        Outcome { verdict, rule: None, treatment: all_audit.then_some(unguarded) }
-    })
-}
-
-fn matches(line: &Line<'_>, by_host: bool, treatment: Treatment, request: &Request<'_>) -> Option<Match> {
-    let vouched = !matches!(request.host, Some((HostEvidence::Sni | HostEvidence::HttpAuthority, _)));
-    let protocol = match line.protocol {
-        Protocol::Tls => matches!(request.observed, Observed::Tls { .. }),
-        Protocol::Http => request.observed == Observed::Http,
-        Protocol::Tcp => request.observed != Observed::Udp && (!by_host || vouched),
-        Protocol::Udp => request.observed == Observed::Udp,
-    };
-    let destination =
-        !by_host || request.address.is_none_or(|address| denied_answer(address, treatment.private).is_none());
-    if !protocol || !destination {
-        return None;
-    }
-    let Observed::Tls { offers_tls13, ech } = request.observed else {
-        return Some(without_tls(line, treatment, request));
-    };
-    let reads = matches!(line.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect);
-    if line.tls == TlsMode::Mesh && request.direction == Direction::Ingress && request.peer.is_none() {
-        return Some(Match::AllButTlsOrHttp(Treatment { tls: TlsMode::None, ..treatment }));
-    }
-    if ech && by_host && line.protocol == Protocol::Tls {
-        let tls = if matches!(line.tls, TlsMode::Passthrough { .. }) { line.tls } else { TlsMode::None };
-        return Some(Match::AllButTlsOrHttp(Treatment { tls, ..treatment }));
-    }
-    if reads && !offers_tls13 && line.tls != (TlsMode::Passthrough { min_tls12: true }) {
-        let passes = matches!(line.tls, TlsMode::Passthrough { .. });
-        let tls = if passes { TlsMode::Passthrough { min_tls12: true } } else { TlsMode::None };
-        return Some(Match::AllButTlsOrHttp(Treatment { tls, ..treatment }));
-    }
-    Some(in_http(line, treatment, request))
-}
-
-/// A connection that is not TLS: rules that read the hello have nothing to read.
-fn without_tls(line: &Line<'_>, treatment: Treatment, request: &Request<'_>) -> Match {
-    let reads = matches!(line.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect);
-    let tcp = request.observed != Observed::Udp;
-    let unproven =
-        line.tls == TlsMode::Mesh && request.direction == Direction::Ingress && request.peer.is_none();
-    if reads && tcp || unproven {
-        return Match::AllButTlsOrHttp(Treatment { tls: TlsMode::None, ..treatment });
-    }
-    in_http(line, treatment, request)
-}
-
-fn in_http(line: &Line<'_>, treatment: Treatment, request: &Request<'_>) -> Match {
-    if line.http_matches(request) == Some(false) { Match::AllButTlsOrHttp(treatment) } else { Match::Whole }
 }

@@ -1,6 +1,9 @@
 //! Documents to a set: which apply, in what order, and where each end of each rule is found.
 
-use std::ops::Range;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
 
 use ipnet::IpNet;
 
@@ -196,8 +199,8 @@ impl<'a> Compiler<'a> {
             ingress: side(ingress, &rules, Direction::Ingress),
             rules: rules.into(),
             grants: grants.into(),
-            own_listeners: options.own_listeners.as_slice().into(),
-            local_addresses: options.local_addresses.as_slice().into(),
+            own_listeners: options.own_listeners.iter().map(canonical).collect(),
+            local_addresses: options.local_addresses.iter().map(IpAddr::to_canonical).collect(),
             hosts_at,
             host_denies,
             groups: options.groups.values().flatten().map(IpNet::trunc).collect(),
@@ -236,6 +239,11 @@ fn host_denies(rules: &[CompiledRule]) -> Box<[RuleId]> {
         rule.direction == Direction::Egress && rule.action == Action::Deny && names_hosts
     });
     by_host.map(|(id, _)| id).collect()
+}
+
+/// Requests carry unwrapped addresses.
+fn canonical(listener: &SocketAddr) -> SocketAddr {
+    SocketAddr::new(listener.ip().to_canonical(), listener.port())
 }
 
 fn end_of(origin: &Origin) -> Destination {

@@ -66,9 +66,10 @@ fn check_table(set: &PolicySet, request: &Request<'_>) -> Result<Option<RuleId>,
     opens.map(|(_, rule)| Some(*rule)).ok_or(reason)
 }
 
-/// A grant for the same address at another port or protocol.
+/// A grant for the same address: by another protocol, else at another port.
 fn near_grant(set: &PolicySet, request: &Request<'_>) -> Option<NearMiss> {
-    let (opening, rule) = set.grants.iter().find(|(opening, _)| Some(opening.address) == request.address)?;
+    let at_address = set.grants.iter().filter(|(opening, _)| Some(opening.address) == request.address);
+    let (opening, rule) = at_address.min_by_key(|(opening, _)| opening.port != request.port)?;
     let failed = if opening.port == request.port { Predicate::Protocol } else { Predicate::Port };
     Some(NearMiss { rule: *rule, failed })
 }

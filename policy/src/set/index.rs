@@ -203,12 +203,13 @@ impl IndexBuilder {
         let mut entries = Vec::with_capacity(self.ends.len());
         let mut nodes: BTreeMap<IpNet, Node> = BTreeMap::new();
         for of_one_key in self.ends.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some((key, first)) = of_one_key.first() else { continue };
+            let Some((key, _)) = of_one_key.first() else { continue };
+            let Some(first) = of_one_key.iter().map(|(_, entry)| entry.rule).min() else { continue };
             let start = position(entries.len());
             entries.extend(of_one_key.iter().map(|(_, entry)| *entry));
             let bucket = Bucket { first: start, end: position(entries.len()) };
             match key {
-                Key::Host(host) => index.hosts.insert(host, bucket, first.rule),
+                Key::Host(host) => index.hosts.insert(host, bucket, first),
                 Key::Workload(pattern) => index.peers.insert(pattern, bucket),
                 Key::Group(net) => nodes.entry(*net).or_default().group = bucket,
                 Key::Prefix(net) => nodes.entry(*net).or_default().prefix = bucket,

@@ -2,7 +2,7 @@
 
 use super::build::*;
 use crate::{
-    HostEvidence, Observed, PolicySet, Predicate, Reason, Request,
+    CompileOptions, HostEvidence, Observed, PolicySet, Predicate, Reason, Request,
     Verdict::{Allowed, Denied, WouldDeny},
     decision::{Dial, TlsMode},
     deny_table::Grant,
@@ -221,6 +221,56 @@ fn udp_destinations_are_what_is_left() {
             "169.254.169.123/32 123-123",
         ]
     );
+}
+
+/// A `udp` rule over the proxy's own address opens nothing of the proxy to the kernel's set.
+#[test]
+fn own_listeners_are_no_datagram_destinations() {
+    let listener = |text: &str| text.parse().expect("a socket address");
+    let wide = udp(rule("all", vec![cidrs(&["10.2.0.0/30", "2600::/126"], &[])]), 1..=65535);
+    for (own, address, port) in [
+        ("0.0.0.0:444", "10.2.0.1", 444),
+        ("[::]:444", "2600::1", 444),
+        ("10.2.0.1:53", "10.2.0.1", 53),
+        ("[2600::1]:53", "2600::1", 53),
+        ("[::ffff:10.2.0.1]:53", "10.2.0.1", 53),
+    ] {
+        let options = CompileOptions {
+            own_listeners: vec![listener(own)],
+            local_addresses: vec![ip("::ffff:10.2.0.1"), ip("2600::1")],
+            ..CompileOptions::default()
+        };
+        let set = PolicySet::compile(&[document("p", vec![wide.clone()])], &options).expect("one rule");
+        let listed = |port| {
+            let holds =
+                |to: &crate::set::UdpDestination| to.net.contains(&ip(address)) && to.ports.contains(&port);
+            set.udp_destinations().iter().any(holds)
+        };
+        let judged = |port| verdict(&set, &Request { observed: Observed::Udp, ..to(address, port) });
+        assert_eq!((listed(port), judged(port).1), (false, Reason::AddressOwnListener), "{own}");
+        assert_eq!((listed(port + 1), judged(port + 1).0), (true, Allowed), "{own}, one port on");
+    }
+}
+
+#[test]
+fn of_neighbours_the_first_rule_is_named() {
+    let at =
+        |name, port| Rule { ports: vec![port..=port], ..rule(name, vec![hosts(&["**.a.example.test"])]) };
+    let set = set_of(vec![at("first", 8443), at("second", 443)]);
+    let host = name("b.example.test");
+    let near = set.decide(&sni(&host)).nearest.map(|near| &*set.rule(near.rule).name);
+    assert_eq!(near, Some("first"));
+}
+
+#[test]
+fn the_nearest_grant_is_the_one_at_the_same_port() {
+    let grant = |name, grant| Rule { ports: vec![], ..rule(name, vec![Destination::Grants(vec![grant])]) };
+    let set = set_of(vec![grant("agent", Grant::EksPodIdentity)]);
+    let request = Request { observed: Observed::Udp, ..to("169.254.170.23", 2703) };
+    let near = set.decide(&request).nearest.map(|near| near.failed);
+    assert_eq!(near, Some(Predicate::Protocol));
+    let near = set.decide(&Request { port: 81, ..request }).nearest.map(|near| near.failed);
+    assert_eq!(near, Some(Predicate::Port));
 }
 
 #[test]
