@@ -50,41 +50,44 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Binds one socket a worker, kind and address family. A kernel without IPv6 gets none for it.
+    /// Binds one socket a kind and address family, with a descriptor for each worker. A kernel without IPv6 gets none
+    /// for it.
+    ///
+    /// Not several sockets with SO_REUSEPORT: the command has the same uid, could join the group, and take connections away
+    /// from the record.
     pub(super) fn bind(workers: usize) -> io::Result<Bound> {
         let mut bound = Bound { outbound: Vec::new(), dns_udp: Vec::new(), dns_tcp: Vec::new() };
         for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-            for _ in 0..workers {
-                let made = bound.bind_one(ip);
-                match made {
-                    Err(error) if ip.is_ipv6() && is_absent(&error) => break,
-                    other => other?,
-                }
+            match bound.bind_family(ip, workers) {
+                Err(error) if ip.is_ipv6() && is_absent(&error) => {}
+                other => other?,
             }
         }
         Ok(bound)
     }
 
-    fn bind_one(&mut self, ip: IpAddr) -> io::Result<()> {
+    fn bind_family(&mut self, ip: IpAddr, workers: usize) -> io::Result<()> {
         let outbound = listen(SocketAddr::new(ip, OUTBOUND_PORT))?;
         let dns_tcp = listen(SocketAddr::new(ip, DNS_PORT))?;
-        let dns_udp = shared(SocketAddr::new(ip, DNS_PORT), Type::DGRAM, Protocol::UDP)?;
-        self.outbound.push(outbound);
-        self.dns_tcp.push(dns_tcp);
-        self.dns_udp.push(dns_udp.into());
+        let dns_udp = bind(SocketAddr::new(ip, DNS_PORT), Type::DGRAM, Protocol::UDP)?;
+        let dns_udp = UdpSocket::from(dns_udp);
+        for _ in 0..workers {
+            self.outbound.push(outbound.try_clone()?);
+            self.dns_tcp.push(dns_tcp.try_clone()?);
+            self.dns_udp.push(dns_udp.try_clone()?);
+        }
         Ok(())
     }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = shared(address, Type::STREAM, Protocol::TCP)?;
+    let socket = bind(address, Type::STREAM, Protocol::TCP)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-fn shared(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
