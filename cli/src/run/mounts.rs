@@ -53,6 +53,58 @@ pub(super) fn own_proc() -> io::Result<()> {
     Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
 }
 
+/// Kernel settings that are no part of any namespace the command has. Their files belong to root: a command that runs as
+/// root could write them without any capability (proc(5), core(5)).
+const KERNEL_SETTINGS: [&str; 4] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"];
+
+/// Makes kernel settings read-only, and everything mounted at or below `/sys`.
+///
+/// # Errors
+/// The kernel refuses a mount.
+pub(super) fn seal_kernel_settings() -> io::Result<()> {
+    for path in KERNEL_SETTINGS.iter().map(Path::new).filter(|path| path.exists()) {
+        rustix::mount::mount_bind_recursive(path, path)?;
+    }
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    for mount in table.lines().filter_map(Mounted::parse) {
+        let sealed =
+            mount.at.starts_with("/sys") || KERNEL_SETTINGS.iter().any(|path| mount.at.starts_with(path));
+        if sealed {
+            let flags = mount.flags | MountFlags::BIND | MountFlags::RDONLY;
+            match rustix::mount::mount_remount(&mount.at, flags, "") {
+                // Hidden below a later mount, or out of this user's sight.
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::ACCESS) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line of `/proc/self/mountinfo`: where, and the flags that a remount must repeat. proc_pid_mountinfo(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    at: PathBuf,
+    flags: MountFlags,
+}
+
+impl Mounted {
+    fn parse(line: &str) -> Option<Mounted> {
+        let mut fields = line.split(' ').skip(4);
+        let at = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        let flags = fields.next()?.split(',').map(|option| match option {
+            "nosuid" => MountFlags::NOSUID,
+            "nodev" => MountFlags::NODEV,
+            "noexec" => MountFlags::NOEXEC,
+            "noatime" => MountFlags::NOATIME,
+            "nodiratime" => MountFlags::NODIRATIME,
+            "relatime" => MountFlags::RELATIME,
+            _ => MountFlags::empty(),
+        });
+        Some(Mounted { at: at.into(), flags: flags.collect() })
+    }
+}
+
 /// The system's file with the one nameserver that the command needs: every question on port 53 comes to the proxy.
 fn resolver_file(system: &str) -> String {
     let mut text = String::from("nameserver 127.0.0.1\n");
