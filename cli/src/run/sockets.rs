@@ -1,12 +1,16 @@
 //! Unix sockets that others listen on: a way around a network namespace, since whoever listens may open connections for the
 //! command (a container engine, the service manager's bus, a terminal multiplexer, an ssh master).
 
+mod aliases;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
+
+use aliases::Mounted;
 
 /// Directories where sockets of other network namespaces show up too (mounted into a container), and how deep to look.
 const SEARCHED: [(&str, usize); 3] = [("/run", 5), ("/var/run", 5), ("/tmp", 2)];
@@ -15,32 +19,85 @@ const SEARCHED: [(&str, usize); 3] = [("/run", 5), ("/var/run", 5), ("/tmp", 2)]
 const MOST_ENTRIES: usize = 20_000;
 
 /// Every Unix socket in the file system that can be found now, less those that are to stay. Paths are canonical.
+///
+/// A bound path may be relative to its owner's working directory, and its file may have been linked or renamed since: so
+/// the whole directory is looked through. A bind mount shows the file elsewhere too.
 pub(super) fn reachable(allowed: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
+    let mut budget = MOST_ENTRIES;
     if let Ok(table) = fs::read_to_string("/proc/net/unix") {
-        found.extend(bound_paths(&table).filter_map(|path| canonical_socket(&path)));
+        let bound: Vec<Bound> = table.lines().skip(1).filter_map(Bound::parse).collect();
+        let directories: BTreeSet<PathBuf> = absolute(&bound)
+            .inspect(|path| found.extend(canonical_socket(path)))
+            .filter_map(|path| path.parent().map(Path::to_owned))
+            .collect();
+        for directory in directories {
+            walk(&directory, 1, &mut budget, &mut found);
+        }
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let searched = SEARCHED.iter().map(|(path, depth)| (PathBuf::from(path), *depth));
-    let mut budget = MOST_ENTRIES;
     for (directory, depth) in searched.chain(own.map(|path| (path, 4))) {
         walk(&directory, depth, &mut budget, &mut found);
     }
+    let mounts = Mounted::all(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
     for path in allowed {
-        found.remove(&fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        for alias in aliases::of(&path, &mounts) {
+            found.remove(&alias);
+        }
     }
-    found.into_iter().collect()
+    let everywhere: BTreeSet<PathBuf> = found.iter().flat_map(|path| aliases::of(path, &mounts)).collect();
+    everywhere.into_iter().filter(|path| canonical_socket(path).as_ref() == Some(path)).collect()
 }
 
-/// The paths of `/proc/net/unix`: the eighth column, of sockets that are bound to the file system. proc_net(5).
-fn bound_paths(table: &str) -> impl Iterator<Item = PathBuf> {
-    table.lines().skip(1).filter_map(|line| {
+/// A socket that is bound to the file system, as `/proc/net/unix` tells it. proc_net(5).
+#[derive(Debug, PartialEq, Eq)]
+struct Bound {
+    inode: u64,
+    path: PathBuf,
+}
+
+impl Bound {
+    /// The seventh column is the inode, the eighth the path; `@` begins an abstract name, which is no file.
+    fn parse(line: &str) -> Option<Bound> {
         let mut rest = line;
+        let mut inode = "";
         for _ in 0..7 {
-            rest = rest.trim_start().split_once(' ')?.1;
+            (inode, rest) = rest.trim_start().split_once(' ')?;
         }
-        rest.starts_with('/').then(|| PathBuf::from(rest))
-    })
+        let path = (!rest.is_empty() && !rest.starts_with('@')).then(|| PathBuf::from(rest))?;
+        Some(Bound { inode: inode.parse().ok()?, path })
+    }
+}
+
+/// The paths; a relative one is tried from the working directory of each process that holds the socket.
+fn absolute(bound: &[Bound]) -> impl Iterator<Item = PathBuf> {
+    let relative: BTreeMap<u64, &Path> = bound
+        .iter()
+        .filter(|bound| bound.path.is_relative())
+        .map(|bound| (bound.inode, bound.path.as_path()))
+        .collect();
+    let holders = if relative.is_empty() { Vec::new() } else { working_directories(&relative) };
+    let whole = bound.iter().filter(|bound| bound.path.is_absolute()).map(|bound| bound.path.clone());
+    whole.collect::<Vec<_>>().into_iter().chain(holders)
+}
+
+fn working_directories(relative: &BTreeMap<u64, &Path>) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(directory) = fs::read_link(process.path().join("cwd")) else { continue };
+        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let inode = target
+                .to_str()
+                .and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(path) = inode.and_then(|inode: u64| relative.get(&inode)) {
+                paths.push(directory.join(path));
+            }
+        }
+    }
+    paths
 }
 
 fn canonical_socket(path: &Path) -> Option<PathBuf> {
@@ -71,11 +128,27 @@ mod tests {
 
     #[test]
     fn the_table_of_sockets_is_read_by_column() {
-        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-                     0000000000000000: 00000002 00000000 00010000 0001 01 21403 /run/with space.sock\n\
-                     0000000000000000: 00000002 00000000 00010000 0001 01 21404 @abstract\n\
-                     0000000000000000: 00000003 00000000 00000000 0001 03 21405\n";
-        assert_eq!(bound_paths(table).collect::<Vec<_>>(), [PathBuf::from("/run/with space.sock")]);
+        let read = |line: String| Bound::parse(&line).map(|bound| (bound.inode, bound.path));
+        let line = |rest: &str| format!("0000000000000000: 00000002 00000000 00010000 0001 01 {rest}");
+        assert_eq!(read(line("21403 /run/with space.sock")), Some((21403, "/run/with space.sock".into())));
+        assert_eq!(read(line("21404 relative.sock")), Some((21404, "relative.sock".into())));
+        assert_eq!(read(line("21405 @abstract")), None);
+        assert_eq!(read(line("21406")), None);
+    }
+
+    /// Bound under one name, reachable by another, as an ssh master does it.
+    #[test]
+    fn a_socket_that_was_linked_or_renamed_since_is_found() {
+        let place = tempfile::tempdir_in("/var/tmp").unwrap();
+        let place = fs::canonicalize(place.path()).unwrap();
+        let (first, second) = (place.join("first"), place.join("second"));
+        let _one = UnixListener::bind(&first).unwrap();
+        fs::hard_link(&first, place.join("linked")).unwrap();
+        fs::remove_file(&first).unwrap();
+        let _two = UnixListener::bind(&second).unwrap();
+        fs::rename(&second, place.join("renamed")).unwrap();
+        let found = reachable(&[]);
+        assert!(found.contains(&place.join("linked")) && found.contains(&place.join("renamed")), "{found:?}");
     }
 
     #[test]
