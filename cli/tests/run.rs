@@ -6,7 +6,7 @@ mod gate;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -97,6 +97,44 @@ fn nothing_outlives_a_killed_proxy() {
     // The command holds the other end: it closes when the command is gone.
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
+}
+
+#[test]
+fn nothing_outlives_the_proxy_either() {
+    let (mut child, mut lines) = running("echo ready; exec sleep 1000");
+    drop(next(&mut lines));
+    let waiter = child.0.id();
+    let children = fs::read_to_string(format!("/proc/{waiter}/task/{waiter}/children")).unwrap();
+    let proxy = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(proxy, Signal::KILL).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(137));
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+}
+
+/// The command can kill its whole process group, the caller's waiter with it, but not the proxy before it has recorded.
+#[test]
+fn a_kill_of_the_whole_group_erases_no_record() {
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("access.jsonl");
+    let mut command = sidegate(&["--access-log", log.to_str().unwrap(), "--", "python3", "-c"]);
+    command.arg(
+        "import os, signal, socket
+s = socket.socket(); s.settimeout(10)
+try: s.connect(('93.184.216.34', 443)); s.recv(1)
+except OSError: pass
+os.kill(0, signal.SIGKILL)",
+    );
+    let (mut child, mut lines) = started(command.process_group(0));
+    assert_eq!(child.0.wait().unwrap().signal(), Some(Signal::KILL.as_raw()), "the waiter is in the group");
+    // Everything inside is gone; the proxy writes its last records.
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("93.184.216.34:443")) {
+        assert!(std::time::Instant::now() < deadline, "no record");
+        std::thread::yield_now();
+    }
 }
 
 /// Killed when dropped, so that a test that fails leaves nothing behind.

@@ -1,7 +1,8 @@
 //! `sidegate run`: a command in a network that leads nowhere but through the proxy.
 //!
-//! This process stays in the network it was started in and is the proxy. The command lives in namespaces of its own, made
-//! by a fork of this process (see [`inside`]), which hands the listeners out and then gives up every power.
+//! A child of this process stays in the network it was started in and is the proxy; this one only waits (see [`waiter`]).
+//! The command lives in namespaces of its own, made by a fork of the proxy (see [`inside`]), which hands the listeners out
+//! and then gives up every power.
 
 mod args;
 mod channel;
@@ -19,6 +20,7 @@ mod summary;
 mod supervise;
 mod terminal;
 mod unavailable;
+mod waiter;
 mod wording;
 
 use std::{fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
@@ -42,7 +44,6 @@ use inside::Plan;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
 use summary::{Advice, Closing, Summary};
-use terminal::Foreground;
 
 /// Exit status before the command runs: the policy is invalid or unreadable.
 const INVALID: u8 = 1;
@@ -86,6 +87,11 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
             ));
         }
     };
+    match waiter::split_off() {
+        Ok(None) => {}
+        Ok(Some(status)) => return status,
+        Err(error) => return unavailable(&error.to_string()),
+    }
     let prepared = match prepare(&args, settings.workers) {
         Ok(prepared) => prepared,
         Err(failure) => {
@@ -120,12 +126,12 @@ fn prepare(args: &RunArgs, workers: usize) -> Result<Prepared, Unprepared> {
 
 /// From the first thread to the last record.
 fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepared) -> io::Result<u8> {
+    waiter::leave_group()?;
     // Threads inherit the blocked signals, so that only this one reads them.
     let signals = supervise::signal_source()?;
     // Nothing of the same user may trace the proxy or read its descriptors.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     raise_descriptor_limit();
-    let foreground = Foreground::remember();
 
     let (summary, absent) = (Summary::default(), policies.absent);
     let access_log = AccessLog::start(sinks(args, &summary)?);
@@ -146,9 +152,6 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
     channel.say(&FromOutside::Go)?;
     let status = supervise::until_end(&channel, init, &signals)?;
     supervise::await_init(init);
-    if let Some(foreground) = foreground {
-        foreground.restore();
-    }
     running.drain(LAST_WORDS);
     drop(refusals);
     access_log.finish();

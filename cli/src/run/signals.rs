@@ -17,6 +17,9 @@ pub(super) const PASSED_ON: [i32; 11] = [
     Signal::TTOU.as_raw(),
 ];
 
+/// Tells the proxy that the process which the caller waits for is gone.
+pub(super) const ORPHANED: Signal = Signal::POWER;
+
 /// What the first process inside reads: all of those, its children's changes, and the terminal's refusals.
 pub(super) const ALL: [i32; 13] = [
     Signal::HUP.as_raw(),

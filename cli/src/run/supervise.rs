@@ -18,7 +18,8 @@ use super::{
 /// # Errors
 /// The kernel refuses.
 pub(super) fn signal_source() -> io::Result<SignalSource> {
-    SignalSource::new(&signals::PASSED_ON)
+    let read: Vec<i32> = signals::PASSED_ON.into_iter().chain([signals::ORPHANED.as_raw()]).collect();
+    SignalSource::new(&read)
 }
 
 /// Waits for the command's end. Returns its exit status: 128+N when signal N killed it.
@@ -34,7 +35,7 @@ pub(super) fn until_end(channel: &Channel, init: Pid, source: &SignalSource) -> 
         };
         let (spoken, signalled) = (!sources[0].revents().is_empty(), !sources[1].revents().is_empty());
         if signalled {
-            pass_on(channel, source)?;
+            pass_on(channel, init, source)?;
         }
         if spoken {
             match channel.hear::<FromInside>()? {
@@ -49,11 +50,13 @@ pub(super) fn until_end(channel: &Channel, init: Pid, source: &SignalSource) -> 
     }
 }
 
-/// Passes signals from other programs on. Those of the kernel (a key on the terminal, a change of its size) reach the
-/// command by its process group already; except that nobody continues a command that stopped outside the group.
-fn pass_on(channel: &Channel, source: &SignalSource) -> io::Result<()> {
+/// Passes on what the waiter passes on: signals from programs. Those of the terminal reach the command by its group.
+fn pass_on(channel: &Channel, init: Pid, source: &SignalSource) -> io::Result<()> {
     while let Some(Arrived { signal, from_kernel }) = source.next()? {
-        if !from_kernel {
+        if signal == signals::ORPHANED.as_raw() {
+            // Nobody waits any more: the command ends, and its records are still written.
+            let _ = rustix::process::kill_process(init, Signal::KILL);
+        } else if !from_kernel {
             say_if_there(channel, &FromOutside::Signal(signal))?;
         }
     }
