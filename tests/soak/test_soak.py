@@ -137,3 +137,22 @@ def test_short_connections_never_stall_behind_the_redirect(place, closes):
     until(lambda: len(place.records()) >= SHORT, "one record a connection")
     records = [record for record in place.records() if record["protocol"] == "tls"]
     assert len(records) == SHORT and {record["verdict"] for record in records} == {"allowed"}
+
+
+CLING = """
+import socket, sys
+held = []
+for _ in range(100):
+    s = socket.socket(); s.settimeout(5); s.connect(('10.99.0.1', 15021)); s.sendall(b'GET /re'); held.append(s)
+print('held', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_outsider_that_clings_to_the_readiness_port_fails_no_health_check(place):
+    place.start_proxy()
+    command = place.inside(place.world, "/usr/bin/python3", "-c", CLING)
+    clinging = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert clinging.stdout.readline() == "held\n"
+    assert all(place.ready() for _ in range(5))
+    clinging.communicate("")

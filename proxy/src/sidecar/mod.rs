@@ -2,6 +2,7 @@
 
 pub mod config;
 mod endpoints;
+mod guests;
 pub mod health;
 mod kernel;
 pub mod listen;

@@ -1,6 +1,13 @@
-//! The small HTTP/1 servers of probes, scrapes and the admin socket: GET only, bounded in connections, time and size.
+//! The small HTTP/1 servers of probes, scrapes and the admin socket: GET only, one answer a connection, bounded in
+//! connections, time and size.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,16 +23,15 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
     time::timeout,
 };
 
-/// Connections of one server at once; further ones wait in the backlog.
-const CONNECTIONS: usize = 64;
+use super::guests::Guests;
+
 /// Longest wait for a request's head.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD: Duration = Duration::from_secs(2);
 /// Longest life of a connection, whatever it does.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_secs(10);
 /// Largest request head, in bytes.
 const LARGEST: usize = 8192;
 
@@ -74,16 +80,19 @@ pub(super) enum Door {
 
 /// Serves for as long as it is polled.
 pub(super) async fn serve(door: Door, answer: Answer) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let guests = Arc::new(Mutex::new(Guests::default()));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let answer = Arc::clone(&answer);
         match door.accept().await {
-            Ok(stream) => drop(tokio::spawn(async move {
-                // How a probe's connection ends is of no interest.
-                let _ = timeout(LIFE, converse(stream, answer)).await;
-                drop(permit);
-            })),
+            Ok((stream, source)) => {
+                // Without room the connection is closed at once: whoever waits would only be told later.
+                let Some(guest) = Guests::admit(&guests, source) else { continue };
+                let answer = Arc::clone(&answer);
+                drop(tokio::spawn(async move {
+                    // How a probe's connection ends is of no interest.
+                    let _ = timeout(LIFE, converse(stream, answer)).await;
+                    drop(guest);
+                }));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a probe or admin connection can't be accepted");
                 // Out of descriptors: others must close some first.
@@ -97,10 +106,14 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Door {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and where it comes from if not from a socket file.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
         Ok(match self {
-            Door::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Door::Unix(listener) => Box::new(listener.accept().await?.0),
+            Door::Tcp(listener) => {
+                let (stream, source) = listener.accept().await?;
+                (Box::new(stream), Some(source.ip()))
+            }
+            Door::Unix(listener) => (Box::new(listener.accept().await?.0), None),
         })
     }
 }
@@ -113,6 +126,7 @@ async fn converse(stream: Box<dyn Stream>, answer: Answer) -> Result<(), hyper::
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .keep_alive(false)
         .max_buf_size(LARGEST)
         .serve_connection(TokioIo::new(stream), service)
         .await
