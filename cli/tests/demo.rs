@@ -25,7 +25,7 @@ fn on_a_terminal_it_stays_and_tells_where_to_look_until_ctrl_c() {
     let place = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_sidegate");
     let mut terminal = Command::new("script")
-        .args(["-qec", &format!("{program} demo"), "/dev/null"])
+        .args(["-qec", &format!("exec {program} demo"), "/dev/null"])
         .env("TMPDIR", place.path())
         .env_remove("NO_COLOR")
         .stdin(Stdio::piped())

@@ -12,7 +12,7 @@ fn on_a_terminal(script: &str) -> String {
     let file = place.path().join("script.bash");
     std::fs::write(&file, script).unwrap();
     let shown = Command::new("script")
-        .args(["-qec", &format!("bash {}", file.display()), "/dev/null"])
+        .args(["-qec", &format!("exec bash {}", file.display()), "/dev/null"])
         .env("S", format!("{} run --quiet --", gate::program().display()))
         .stdin(Stdio::null())
         .output()
