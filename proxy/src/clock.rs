@@ -1,6 +1,6 @@
 //! The wall clock, as records and audit ends need it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sidegate_policy::Date;
 
@@ -18,6 +18,11 @@ pub fn rfc3339_millis(time: SystemTime) -> String {
     let (seconds, fraction) = (millis % MILLIS_PER_DAY / 1000, millis % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
+}
+
+/// Milliseconds, to the microsecond: no digit of a record is noise.
+pub fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn unix_millis(time: SystemTime) -> i64 {
@@ -38,9 +43,17 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn milliseconds_have_three_decimals() {
+        for nanoseconds in [0, 1, 499, 71_523, 1_234_567, 98_765_432_109, 3_600_000_000_001] {
+            let text = serde_json::to_string(&millis(Duration::from_nanos(nanoseconds))).unwrap();
+            let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            assert!(decimals <= 3, "{text}");
+        }
+        assert_eq!(millis(Duration::from_nanos(1_234_567)), 1.235);
+    }
 
     #[test]
     fn known_moments() {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     addrs::{ClientAddr, OriginalDst, UpstreamAddr},
-    clock::rfc3339_millis,
+    clock::{self, rfc3339_millis},
     metrics::verdict_word,
 };
 
@@ -163,7 +163,7 @@ impl Drop for Record {
             generation: judgement.generation,
             bytes_sent: self.sent,
             bytes_received: self.received,
-            duration_ms: (lived.as_secs_f64() * 1e6).round() / 1e3,
+            duration_ms: clock::millis(lived),
             close_reason: close,
         });
     }

@@ -130,7 +130,7 @@ impl Drop for QuestionRecord {
         metrics::question(self.verdict, self.reason);
         self.record.verdict = metrics::verdict_word(self.verdict).to_owned();
         self.record.reason = self.reason.word().to_owned();
-        self.record.duration_ms = self.started.elapsed().as_secs_f64() * 1000.0;
+        self.record.duration_ms = clock::millis(self.started.elapsed());
         self.gate.access_log.write(self.record.clone());
     }
 }
