@@ -28,6 +28,7 @@ use super::{
     plan::{self, PRIORITY_NAT, Plan},
     snapshot::{EarlierChain, Snapshot, earlier_chains},
 };
+use crate::clock;
 
 /// Shortest time between two looks: a bound on what a stream of changes can cost.
 const QUIET: Duration = Duration::from_millis(100);
@@ -151,6 +152,8 @@ fn settle(
 fn watch(events: &Netlink, mut kept: Kept, wake: &OwnedFd, asked: &Receiver<Ask>) {
     let mut looked = Instant::now();
     let mut due: Option<Instant> = None;
+    // When a change was noticed that is not looked at yet, or could not be undone.
+    let mut noticed: Option<Instant> = None;
     loop {
         let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = wait.and_then(|wait| Timespec::try_from(wait).ok());
@@ -164,12 +167,16 @@ fn watch(events: &Netlink, mut kept: Kept, wake: &OwnedFd, asked: &Receiver<Ask>
         }
         match drain(events) {
             Ok(Changes::None) => {}
-            Ok(_) => due = due.or(Some(looked + QUIET)),
+            Ok(_) => {
+                due = due.or(Some(looked + QUIET));
+                noticed = noticed.or_else(|| Some(Instant::now()));
+            }
             Err(error) => return tracing::error!(%error, "the redirect rules are no longer watched"),
         }
         if due.is_some_and(|due| due <= Instant::now()) {
             looked = Instant::now();
-            due = if kept.look() { None } else { Some(looked + RETRY) };
+            due = if kept.look(noticed.unwrap_or(looked)) { None } else { Some(looked + RETRY) };
+            noticed = noticed.filter(|_| due.is_some());
         }
     }
 }
@@ -232,7 +239,7 @@ impl Kept {
     }
 
     /// Compares, and restores what differs. `false`: look again soon.
-    fn look(&mut self) -> bool {
+    fn look(&mut self, noticed: Instant) -> bool {
         match earlier_chains(&mut self.control, PRIORITY_NAT) {
             Ok(found) => self.alarm(found),
             Err(error) => tracing::error!(%error, "can't read the chains of others"),
@@ -245,6 +252,8 @@ impl Kept {
         match self.restore() {
             Ok(()) => {
                 metrics::counter!("sidegate_redirect_restored_total").increment(1);
+                let took_ms = clock::millis(noticed.elapsed());
+                tracing::warn!(took_ms, "the redirect rules are in place again");
                 true
             }
             Err(error) => {
