@@ -27,8 +27,8 @@ pub struct InitCommand {
     /// The proxy's outbound port.
     #[arg(long, value_name = "PORT", default_value_t = OUTBOUND_PORT, value_parser = port())]
     outbound_port: u16,
-    /// The proxy's inbound port; without it, arriving connections go straight to the workload.
-    #[arg(long, value_name = "PORT", value_parser = port())]
+    /// Refused: nothing serves inbound connections yet, and leading them to a port where nobody listens cuts them off.
+    #[arg(long, value_name = "PORT", value_parser = no_inbound, hide = true)]
     inbound_port: Option<u16>,
     /// The proxy's DNS port.
     #[arg(long, value_name = "PORT", default_value_t = DNS_PORT, value_parser = port())]
@@ -40,6 +40,14 @@ pub struct InitCommand {
 
 fn port() -> impl clap::builder::TypedValueParser<Value = u16> {
     clap::value_parser!(u16).range(1..)
+}
+
+/// Why no value of `--inbound-port` is taken.
+fn no_inbound(_port: &str) -> Result<u16, &'static str> {
+    Err(
+        "this build does not capture inbound connections: nothing would listen there, and every inbound TCP connection \
+         would be cut off; leave the option out",
+    )
 }
 
 impl InitCommand {
@@ -54,6 +62,8 @@ impl InitCommand {
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
+            // Whoever reads our output has seen enough.
+            Err(InitError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
                 let mut text = format!("sidegate-proxy init: {error}");
                 let mut cause = error.source();
@@ -85,16 +95,18 @@ impl InitCommand {
 
     fn install_rules(&self) -> Result<(), InitError> {
         let installed = install(&mut Netlink::netfilter().map_err(InitError::Socket)?, &self.spec())?;
+        // Before the first word, which a closed pipe refuses.
+        let tuned = sysctl::tune();
         let mut out = io::stdout().lock();
         writeln!(
             out,
             "installed table inet sidegate: TCP to {}, DNS to {}, everything else refused; uid {} exempt",
             self.outbound_port, self.dns_port, self.uid
         )?;
-        match self.inbound_port {
-            Some(port) => writeln!(out, "arriving TCP goes to {port}")?,
-            None => writeln!(out, "arriving connections are not captured (no --inbound-port)")?,
-        }
+        writeln!(
+            out,
+            "arriving connections are not captured: `ingress` rules are not enforced by this build"
+        )?;
         match installed.frames {
             FrameWall::Up(devices) => {
                 writeln!(
@@ -110,7 +122,7 @@ impl InitCommand {
                 refused.source
             )?,
         }
-        tell_tuned(&sysctl::tune(), &mut out)
+        tell_tuned(&tuned, &mut out)
     }
 }
 
@@ -176,5 +188,11 @@ mod tests {
         assert!(parse("init --uid 0").is_err());
         assert!(parse("init --dns-port 0").is_err());
         assert!(parse("init --print --remove").is_err());
+    }
+
+    #[test]
+    fn inbound_connections_are_not_led_to_where_nobody_listens() {
+        let refused = parse("init --inbound-port 15006").expect_err("refused").to_string();
+        assert!(refused.contains("does not capture inbound connections"), "{refused}");
     }
 }
