@@ -1,7 +1,13 @@
 //! The `sidegate-proxy` command.
 #![deny(unsafe_code)]
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use sidegate_policy::Diagnostic;
@@ -78,8 +84,9 @@ fn main() -> ExitCode {
         Command::CheckConfig(args) => check_config(&args),
         Command::Healthcheck(args) => healthcheck(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sidegate-proxy", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sidegate-proxy", &mut script);
+            print_all(&script)
         }
     }
 }
@@ -103,9 +110,11 @@ fn serve(args: &Serve) -> ExitCode {
 fn check_config(args: &CheckConfig) -> ExitCode {
     let checked = Config::load(&args.config).and_then(|config| sidecar::check(&config));
     match checked {
-        Ok(summary) => {
-            println!("ok\n{summary}");
-            ExitCode::SUCCESS
+        Ok(checked) => {
+            for warning in &checked.warnings {
+                eprintln!("warning: {warning}");
+            }
+            print_all(format!("ok\n{}\n", checked.summary).as_bytes())
         }
         Err(diagnostics) => refuse(&diagnostics),
     }
@@ -127,6 +136,17 @@ fn healthcheck(args: &Healthcheck) -> ExitCode {
             eprintln!("unreachable: {why}");
             ExitCode::from(UNREACHABLE)
         }
+    }
+}
+
+/// A reader that has seen enough and closed its end is no failure.
+fn print_all(bytes: &[u8]) -> ExitCode {
+    match io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("standard output: {error}");
+            ExitCode::from(NO)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::redirect::PROXY_UID;
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -26,9 +28,23 @@ const LONGEST: u64 = 64 * 1024;
 pub async fn ask(address: SocketAddr, patience: Duration) -> Health {
     match timeout(patience, answer(address)).await {
         Ok(Ok(text)) => judge(&text),
-        Ok(Err(error)) => Health::Unreachable(format!("{address}: {error}")),
+        Ok(Err(error)) => {
+            Health::Unreachable(unreachable(address, &error, rustix::process::geteuid().as_raw()))
+        }
         Err(_) => Health::Unreachable(format!("{address} did not answer within {patience:?}")),
     }
+}
+
+/// The system's words, and the likely cause where it is not that nothing listens.
+fn unreachable(address: SocketAddr, error: &io::Error, uid: u32) -> String {
+    if error.kind() != io::ErrorKind::ConnectionRefused || uid == PROXY_UID {
+        return format!("{address}: {error}");
+    }
+    format!(
+        "{address}: {error}: nothing listens there, or the redirect rules refuse it: in the workload's network the \
+         proxy's ports are closed to every user but the proxy's own, uid {PROXY_UID} unless `redirect.uid` says \
+         otherwise, and this is uid {uid}; run the check as that user"
+    )
 }
 
 async fn answer(address: SocketAddr) -> io::Result<String> {
@@ -58,6 +74,17 @@ fn judge(answer: &str) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_to_another_user_names_the_rules() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 15021));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let told = unreachable(address, &refused, 1000);
+        assert!(told.contains("uid 1337") && told.contains("this is uid 1000"), "{told}");
+        for (error, uid) in [(refused, PROXY_UID), (io::ErrorKind::NetworkUnreachable.into(), 1000)] {
+            assert!(!unreachable(address, &error, uid).contains("uid"), "another cause");
+        }
+    }
 
     #[test]
     fn answers_are_judged() {

@@ -4,6 +4,7 @@ pub mod config;
 mod endpoints;
 mod guests;
 pub mod health;
+mod inbound;
 mod kernel;
 pub mod listen;
 pub mod logging;
@@ -20,7 +21,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sidegate_policy::{CompileOptions, Diagnostic, Generation, PolicySet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::{config::Config, listen::ListenError, reload::RELOADS};
+pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload::RELOADS};
 use self::{
     endpoints::Sources,
     kernel::Kernel,
@@ -52,7 +53,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The access log can't be opened.
-    #[error("access log {path}: {source}; change `accessLog`")]
+    #[error("access log {path}: {source}{}; change `accessLog`", owner(path, source))]
     AccessLog {
         /// Where.
         path: String,
@@ -129,6 +130,25 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Whose a file is that this user may not write, or its folder where there is none yet.
+fn owner(path: &str, error: &io::Error) -> String {
+    use std::os::unix::fs::MetadataExt;
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    let path = Path::new(path);
+    let found = std::fs::metadata(path).map(|found| ("it", found.uid()));
+    let folder =
+        || path.parent().and_then(|folder| Some(("its folder", std::fs::metadata(folder).ok()?.uid())));
+    let uid = rustix::process::geteuid().as_raw();
+    match found.ok().or_else(folder) {
+        Some((what, owner)) if owner != uid => {
+            format!(" ({what} belongs to uid {owner}, and the proxy runs as uid {uid})")
+        }
+        _ => format!(" (the proxy runs as uid {uid})"),
+    }
 }
 
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
@@ -333,6 +353,7 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
     if idle {
         tracing::error!("not ready: {NONE_APPLIES}");
     }
+    inbound::tell(&documents);
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,
@@ -346,14 +367,24 @@ pub fn errors(count: usize) -> String {
     if count == 1 { "1 error".to_owned() } else { format!("{count} errors") }
 }
 
-/// What a configuration and its policies come to, as pretty JSON.
+/// What a configuration and its policies come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Pretty JSON.
+    pub summary: String,
+    /// What is in order and yet does not hold, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What a configuration and its policies come to.
 ///
 /// # Errors
 /// Every diagnostic of the policies.
-pub fn check(config: &Config) -> Result<String, Vec<Diagnostic>> {
+pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
     let contents = PolicyFiles { paths: config.policies.clone() }.read();
     let documents = if contents.is_empty() { Vec::new() } else { contents.compile(&options)?.documents };
     let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
-    Ok(serde_json::to_string_pretty(&summary).unwrap_or_default())
+    let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
+    Ok(Checked { summary, warnings: inbound::warning(&documents).into_iter().collect() })
 }

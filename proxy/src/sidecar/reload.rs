@@ -6,6 +6,7 @@ use sidegate_policy::{CompileOptions, Diagnostic, Generation, Source};
 use tokio::signal::unix::Signal;
 
 use super::{
+    inbound,
     kernel::Kernel,
     policies::{Contents, Loaded, PolicyFiles},
     status::{NONE_APPLIES, ReloadResult, Status},
@@ -72,8 +73,9 @@ impl Reloader {
         let documents = loaded.documents.len();
         let applying = loaded.documents.iter().filter(|document| document.applies).count();
         self.gate.policies.replace(loaded.set);
-        self.status.applied(generation, loaded.documents);
+        self.status.applied(generation, loaded.documents.clone());
         counted(ReloadResult::Applied);
+        inbound::tell(&loaded.documents);
         // Told last: whoever reads it may rely on it.
         tracing::info!(generation = generation.0, documents, applying, "new policies judge from now on");
         if applying == 0 {

@@ -37,6 +37,14 @@ const CASES: &[Case] = &[
     },
     Case { name: "without_the_capability_one_line_says_so", run: without_the_capability_one_line_says_so },
     Case { name: "rules_can_not_be_kept_without_it", run: rules_can_not_be_kept_without_it },
+    Case {
+        name: "an_access_log_of_another_user_is_explained",
+        run: an_access_log_of_another_user_is_explained,
+    },
+    Case {
+        name: "a_health_check_by_another_user_is_explained",
+        run: a_health_check_by_another_user_is_explained,
+    },
 ];
 
 /// An address of the world that no rule allows, and a port of it.
@@ -152,6 +160,8 @@ fn flushed_rules_come_back_within_a_second() {
     nft("flush ruleset");
     until(Duration::from_secs(1), "the rules are back", || !leaves());
     sidecar.logged("the redirect rules were changed by somebody else");
+    let took = sidecar.logged("the redirect rules are in place again")["took_ms"].as_f64().unwrap();
+    assert!(took > 0.0 && took < 1000.0, "{took}");
     // The kernel activates new rules a moment before the elements of their interval sets: until then allowed datagrams
     // are refused too.
     until(Duration::from_secs(1), "allowed datagrams pass again", || {
@@ -270,4 +280,33 @@ fn rules_can_not_be_kept_without_it() {
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("CAP_NET_ADMIN") && said.contains("keeping the redirect rules"), "{said}");
+}
+
+/// As when somebody starts the proxy by hand over the log of the one that runs as it should.
+fn an_access_log_of_another_user_is_explained() {
+    let place = place("none", &policy("first", "db.example.com"));
+    let config = fs::read_to_string(place.path("proxy.yaml")).unwrap();
+    place.write("proxy.yaml", &(config + "accessLog: logs/access.jsonl\n"));
+    place.write("logs/access.jsonl", "");
+    let said = || {
+        let refused = as_proxy(&[]).args(["serve", "--config", &place.config()]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    assert!(said().contains("it belongs to uid 0, and the proxy runs as uid 1337"), "{}", said());
+    fs::remove_file(place.path("logs/access.jsonl")).unwrap();
+    assert!(said().contains("its folder belongs to uid 0"), "{}", said());
+}
+
+/// The rules close the proxy's ports to everybody else in the workload's network, root among them.
+fn a_health_check_by_another_user_is_explained() {
+    let place = place("keep", &policy("first", "db.example.com"));
+    let sidecar = granted(&place);
+    let address = sidecar.ready.as_str();
+    let asked = as_proxy(&[]).args(["healthcheck", "--address", address]).output().unwrap();
+    assert_eq!(asked.status.code(), Some(0), "the control: {asked:?}");
+    let refused = harness::run(&["healthcheck", "--address", address]);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("uid 1337") && said.contains("this is uid 0"), "{said}");
 }

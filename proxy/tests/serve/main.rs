@@ -5,9 +5,10 @@ mod harness;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Read,
+    io::{self, Read},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, fs::symlink, net::UnixStream},
+    process::Command,
 };
 
 use harness::{Place, Sidecar, config, exchange, fetch, policy, repository, run};
@@ -233,6 +234,58 @@ fn check_config_says_everything_that_is_wrong() {
     assert_eq!(right.status.code(), Some(0));
     let said = String::from_utf8_lossy(&right.stdout);
     assert!(said.starts_with("ok\n") && said.contains("\"connections\": 8192"), "{said}");
+}
+
+const INGRESS: &str = "  ingress:
+    - name: frontends
+      reason: \"the frontends ask in the clear\"
+      from: [ { cidrs: [ 10.0.0.0/8 ] } ]
+      ports: [ 8080 ]
+      protocol: tcp
+      tls: { mode: none }
+";
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let place = Place::new(&config("p.yaml"));
+    place.write("p.yaml", &policy("first", "db.example.com"));
+    for arguments in [&["init", "--print"][..], &["completions", "bash"], &["check-config", &place.config()]]
+    {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let ended =
+            Command::new(env!("CARGO_BIN_EXE_sidegate-proxy")).args(arguments).stdout(writer).output();
+        let ended = ended.unwrap();
+        assert_eq!(
+            (ended.status.code(), ended.stderr.as_slice()),
+            (Some(0), &b""[..]),
+            "{arguments:?}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn ingress_rules_are_said_to_be_enforced_by_nobody() {
+    const GAUGE: &str = "sidegate_ingress_rules_not_enforced";
+    let place = Place::new(&config("p.yaml"));
+    let open = policy("first", "db.example.com");
+    let ruled = open.clone() + INGRESS;
+    place.write("p.yaml", &open);
+    let silent = run(&["check-config", &place.config()]);
+    assert_eq!(String::from_utf8_lossy(&silent.stderr), "", "the control");
+    let sidecar = Sidecar::start(&place);
+    assert_eq!(sample(&sidecar, GAUGE), Some(0.0));
+
+    place.write("p.yaml", &ruled);
+    let warned = sidecar.logged("1 ingress rule of policy `first` is NOT enforced");
+    assert_eq!((&warned["level"], &warned["rules"]), (&"WARN".into(), &1.into()));
+    assert_eq!(sample(&sidecar, GAUGE), Some(1.0));
+    let checked = run(&["check-config", &place.config()]);
+    assert_eq!(checked.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(said.starts_with("warning: 1 ingress rule of policy `first` is NOT enforced"), "{said}");
+    drop(sidecar);
+    Sidecar::start(&place).logged("1 ingress rule of policy `first` is NOT enforced");
 }
 
 #[test]
