@@ -56,6 +56,56 @@ fn an_inherited_network_socket_is_closed_to_the_command() {
     assert!(far.recv(&mut heard).is_err(), "nothing left by the inherited socket");
 }
 
+/// Connects to the socket `$1` below standard input, and to the abstract datagram name `$2` by standard input itself.
+const BY_INPUT: &str = "
+import os, socket, sys
+def attempt(word, act):
+    try: act(); print(word)
+    except OSError: pass
+attempt('below', lambda: socket.socket(socket.AF_UNIX).connect('/proc/self/fd/9/' + sys.argv[1]))
+attempt('itself', lambda: socket.socket(socket.AF_UNIX).connect('/proc/self/fd/9'))
+attempt('abstract', lambda: socket.socket(fileno=9).connect(chr(0) + sys.argv[2]))
+print('tried')
+";
+
+#[test]
+fn an_inherited_directory_path_or_datagram_socket_is_closed_to_the_command() {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram, UnixListener},
+    };
+
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("s");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let name = format!("sidegate-sealed-{}", std::process::id());
+    let _far = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let bare = |at: &std::path::Path| {
+        rustix::fs::open(at, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap()
+    };
+
+    let inputs: [(&str, &dyn Fn() -> OwnedFd); 4] = [
+        ("below", &|| std::fs::File::open(place.path()).unwrap().into()),
+        ("below", &|| bare(place.path())),
+        ("itself", &|| bare(&path)),
+        ("abstract", &|| UnixDatagram::unbound().unwrap().into()),
+    ];
+    for (word, input) in inputs {
+        // A shell in between: Python itself refuses to start with a directory as its input.
+        let script = "exec 9<&0 </dev/null; exec python3 -c \"$0\" \"$@\"";
+        let run = |start: &[&str]| {
+            let (program, rest) = start.split_first().unwrap();
+            let mut command = Command::new(program);
+            command.args(rest).args(["sh", "-c", script, BY_INPUT, "s", &name]);
+            said(&command.stdin(input()).output().unwrap())
+        };
+        assert_eq!(run(&["env"]), format!("{word}\ntried\n"), "the negative control");
+        let inside = run(&[env!("CARGO_BIN_EXE_sidegate"), "run", "--quiet", "--"]);
+        assert!(inside.starts_with("sidegate: a standard stream") || inside.starts_with("tried"), "{inside}");
+        assert!(inside.contains("tried") && !inside.contains(&format!("{word}\n")), "{word}: {inside}");
+    }
+}
+
 #[test]
 fn the_command_can_not_share_the_proxys_ports() {
     let script = "

@@ -18,7 +18,7 @@ use sidegate_proxy::sys::{
 
 use super::{
     channel::{Channel, FromInside, FromOutside, Step},
-    init, mounts, network, sockets,
+    init, mounts, network, sockets, streams,
 };
 
 /// What the inner side must know.
@@ -125,7 +125,7 @@ fn start(plan: &Plan) -> Result<Pid, Failure> {
 /// The command's own process: nothing is inherited that the user did not hand over.
 fn execute(plan: &Plan) -> ! {
     let prepared =
-        close_network_streams().and_then(|()| namespace::close_on_exec(namespace::is_plain_carrier));
+        streams::close_ways_out().and_then(|()| namespace::close_on_exec(namespace::is_plain_carrier));
     let prepared = prepared.and_then(|()| {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
     });
@@ -141,39 +141,6 @@ fn execute(plan: &Plan) -> ! {
     };
     eprintln!("sidegate: {}: {why}", program.to_string_lossy());
     namespace::exit_now(status)
-}
-
-/// A standard stream that is a network socket lives in the caller's network: the command could send past the policy by it,
-/// or connect it elsewhere. It becomes `/dev/null`.
-fn close_network_streams() -> io::Result<()> {
-    use rustix::{net::sockopt::socket_domain, stdio};
-    let beside_network = |fd: BorrowedFd<'_>| match socket_domain(fd) {
-        Ok(domain) => domain == rustix::net::AddressFamily::UNIX,
-        Err(_) => true,
-    };
-    let kept = [
-        beside_network(io::stdin().as_fd()),
-        beside_network(io::stdout().as_fd()),
-        beside_network(io::stderr().as_fd()),
-    ];
-    if kept.iter().all(|kept| *kept) {
-        return Ok(());
-    }
-    eprintln!(
-        "sidegate: a standard stream is a network socket and is closed to the command; use a pipe, as in `cat | ...`"
-    );
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    let [input, output, errors] = kept;
-    if !input {
-        stdio::dup2_stdin(&null)?;
-    }
-    if !output {
-        stdio::dup2_stdout(&null)?;
-    }
-    if !errors {
-        stdio::dup2_stderr(&null)?;
-    }
-    Ok(())
 }
 
 /// Says a word and waits for the answer that must follow.

@@ -15,6 +15,7 @@ mod outside;
 mod policy_files;
 mod signals;
 mod sockets;
+mod streams;
 mod suggestion;
 mod summary;
 mod supervise;
