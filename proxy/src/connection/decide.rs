@@ -26,6 +26,8 @@ pub struct Facts {
     pub observed: Observed,
     /// Why the first bytes show less than they should; the reason of a denial that is due to it.
     pub flaw: Option<Reason>,
+    /// Nobody looked at the first bytes, for no rule of that time asked for them. A later set may.
+    pub unseen: bool,
 }
 
 impl Facts {
@@ -178,6 +180,10 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
 fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> Decision {
     let hidden = match facts.observed {
         _ if facts.flaw.is_some() => facts.flaw,
+        // What the proxy gave out a name for is known by it; a grant is for whatever is at its address.
+        _ if facts.unseen && !facts.synthetic && decision.reason != Reason::GrantAllows => {
+            Some(Reason::HostHidden)
+        }
         Observed::Tls { ech: true, .. } => Some(Reason::TlsEch),
         Observed::Http => Some(Reason::HostHidden),
         _ => None,

@@ -46,7 +46,8 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let name = synthetic.then(|| gate.synthetic.name_of(original.ip())).flatten();
     let address = (!synthetic).then(|| original.ip());
     let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
-    let mut facts = Facts { host: None, original, synthetic, observed: Observed::Opaque, flaw: None };
+    let mut facts =
+        Facts { host: None, original, synthetic, observed: Observed::Opaque, flaw: None, unseen: true };
     let mut early = Early::default();
     let patience = match peek {
         Peek::Needed => Some(gate.settings.classify_timeout),
@@ -57,6 +58,7 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
         let (outcome, taken) = read_first(&mut link, &gate.settings, patience, &mut early.bytes).await;
         // Where no bytes could have allowed it, their want or their form is not what it is refused for.
         if peek == Peek::Needed || outcome.is_ok() {
+            facts.unseen = false;
             apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);
         }
     }

@@ -90,3 +90,27 @@ async fn what_shows_another_host_or_names_none_still_passes() {
         assert_eq!(world.net.dialled(), [SITE]);
     }
 }
+
+/// A connection that nobody looked at, since no rule asked for it: a deny by host that comes later can't be told not to
+/// mean it.
+#[tokio::test]
+async fn a_deny_by_host_closes_what_was_never_looked_at() {
+    let with_deny = format!("{ALLOW}{DENY}");
+    for (later, ends) in [(with_deny.as_str(), true), (ALLOW, false)] {
+        let world = World::start(ALLOW, ZONE).await;
+        let origin = world.origin(SITE).await;
+        let mut client = world.client(SITE).await;
+        client.write_all(&hello_for("evil.example")).await.unwrap();
+        let (mut server, _) = origin.accept().await.unwrap();
+        world.worker.gate.policies.replace(policies(later, 2));
+        if ends {
+            assert_eq!(read_all(&mut client).await, None);
+            let record = world.record().await;
+            assert_eq!(story(&record), ("denied", "host-hidden", CloseReason::PolicyChanged));
+            assert_eq!(record.rule.as_deref(), Some("no-evil"));
+        } else {
+            server.write_all(b"goes on").await.unwrap();
+            client.read_exact(&mut [0; 7]).await.unwrap();
+        }
+    }
+}
