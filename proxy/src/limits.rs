@@ -21,11 +21,16 @@ const PER_CONNECTION: usize = 2;
 /// Descriptors of a pipe: its two ends.
 const PER_PIPE: usize = 2;
 
+/// DNS streams get this part of the reserve, and half of this part of the rest.
+const STREAM_SHARE: usize = 4;
+
 /// Counts what lives, over all workers.
 #[derive(Debug)]
 pub(crate) struct Limits {
     connections: Allowance,
     descriptors: Allowance,
+    /// For DNS streams alone: they can't crowd out connections, nor those them.
+    streams: Allowance,
     per_source: usize,
     sources: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -41,9 +46,11 @@ impl Limits {
 
     /// As [`Limits::new`], with a stated budget of descriptors.
     pub(crate) fn with_descriptors(settings: &Settings, budget: usize) -> Self {
+        let for_streams = budget / (2 * STREAM_SHARE);
         Limits {
             connections: Allowance::new(settings.connections),
-            descriptors: Allowance::new(budget),
+            descriptors: Allowance::new(budget - for_streams),
+            streams: Allowance::new(for_streams + settings.descriptor_reserve / STREAM_SHARE),
             per_source: settings.connections_per_source,
             sources: Mutex::default(),
         }
@@ -67,8 +74,22 @@ impl Limits {
     }
 
     /// Room for a pipe, which splices bytes.
-    pub(crate) fn pipe(self: &Arc<Self>) -> Option<PipeSlot> {
-        self.descriptors.take(PER_PIPE).then(|| PipeSlot { limits: Arc::clone(self) })
+    pub(crate) fn pipe(self: &Arc<Self>) -> Option<DescriptorSlot> {
+        self.slot(PER_PIPE, |limits| &limits.descriptors)
+    }
+
+    /// Room for one more attempt of a connection that is attempting already.
+    pub(crate) fn attempt(self: &Arc<Self>) -> Option<DescriptorSlot> {
+        self.slot(1, |limits| &limits.descriptors)
+    }
+
+    /// Room for a DNS stream.
+    pub(crate) fn stream(self: &Arc<Self>) -> Option<DescriptorSlot> {
+        self.slot(1, |limits| &limits.streams)
+    }
+
+    fn slot(self: &Arc<Self>, count: usize, pot: fn(&Limits) -> &Allowance) -> Option<DescriptorSlot> {
+        pot(self).take(count).then(|| DescriptorSlot { limits: Arc::clone(self), count, pot })
     }
 
     fn take_source(&self, source: IpAddr) -> bool {
@@ -105,15 +126,17 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Room for a pipe.
+/// Room for descriptors beside those that every connection has.
 #[derive(Debug)]
-pub(crate) struct PipeSlot {
+pub(crate) struct DescriptorSlot {
     limits: Arc<Limits>,
+    count: usize,
+    pot: fn(&Limits) -> &Allowance,
 }
 
-impl Drop for PipeSlot {
+impl Drop for DescriptorSlot {
     fn drop(&mut self) {
-        self.limits.descriptors.give_back(PER_PIPE);
+        (self.pot)(&self.limits).give_back(self.count);
     }
 }
 

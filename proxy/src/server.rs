@@ -229,7 +229,7 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
         serving.spawn(serve_udp(Arc::clone(&worker.gate), socket));
     }
     for listener in sockets.dns_tcp {
-        serving.spawn(serve_tcp(Arc::clone(&worker.gate), listener));
+        serving.spawn(serve_tcp(Arc::clone(&worker.gate), Arc::clone(&worker.limits), listener));
     }
     let watched = Arc::clone(&worker);
     serving.spawn(async move {

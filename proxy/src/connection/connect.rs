@@ -16,6 +16,7 @@ use crate::{
     addrs::UpstreamAddr,
     clock::today,
     dns::{resolve_permitted, resolver::Family},
+    limits::Limits,
     server::Gate,
 };
 
@@ -54,22 +55,27 @@ impl ConnectError {
 /// # Errors
 /// The name does not resolve, none of its addresses may be dialled, none answers, or the policy changed meanwhile.
 pub async fn connect(permit: Permit, gate: &Gate) -> Result<Connected, ConnectError> {
-    connect_by(permit, gate, &dial).await
+    connect_by(permit, gate, &dial, None).await
 }
 
 /// How a socket is opened; tests give their own.
 pub(crate) type Dialler = dyn Fn(UpstreamAddr) -> Attempt<TcpStream> + Send + Sync;
 
-/// As [`connect`], with a stated way of opening sockets.
+/// As [`connect`], with a stated way of opening sockets, and within limits.
 pub(crate) async fn connect_by(
     permit: Permit,
     gate: &Gate,
     dial: &Dialler,
+    limits: Option<&Arc<Limits>>,
 ) -> Result<Connected, ConnectError> {
     let deadline = Instant::now() + gate.settings.connect_timeout;
     let (upstream, address) = match target(&permit)? {
         Target::Address(address) => (to_address(address, dial, deadline).await?, address),
-        Target::Name(host, port) => by_name(&permit, gate, (&host, port), dial, deadline).await?,
+        Target::Name(host, port) => {
+            let judge = |answer: IpAddr| judge_answer(&gate.policies.current(), &permit, answer);
+            by_name(gate, &host, Race { what: host.as_str(), port, judge: &judge, dial, limits, deadline })
+                .await?
+        }
     };
     Ok(Connected { permit, upstream, address })
 }
@@ -108,15 +114,11 @@ async fn to_address(
 }
 
 async fn by_name(
-    permit: &Permit,
     gate: &Gate,
-    (host, port): (&HostName, u16),
-    dial: &Dialler,
-    deadline: Instant,
+    host: &HostName,
+    racing: Race<'_, TcpStream>,
 ) -> Result<(TcpStream, UpstreamAddr), ConnectError> {
-    let judge = |answer: IpAddr| judge_answer(&gate.policies.current(), permit, answer);
     let lookup = |family| -> Lookup<'_> { Box::pin(resolve_permitted(gate, host, family)) };
-    let racing = Race { what: host.as_str(), port, judge: &judge, dial, deadline };
     race(racing, lookup(Family::V6), lookup(Family::V4)).await
 }
 

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -17,6 +18,7 @@ use super::connect::{ConnectError, dial_error, too_slow};
 use crate::{
     addrs::UpstreamAddr,
     dns::{ResolveError, Resolved},
+    limits::{DescriptorSlot, Limits},
 };
 
 /// Time between the starts of two attempts. RFC 8305 section 5, "Connection Attempt Delay".
@@ -39,6 +41,8 @@ pub(super) struct Race<'a, S> {
     /// Whether an address of the answer may be dialled.
     pub(super) judge: &'a (dyn Fn(IpAddr) -> Result<(), Reason> + Sync),
     pub(super) dial: &'a (dyn Fn(UpstreamAddr) -> Attempt<S> + Send + Sync),
+    /// What a second attempt at the same time must find room in; the first has the connection's own.
+    pub(super) limits: Option<&'a Arc<Limits>>,
     pub(super) deadline: Instant,
 }
 
@@ -54,14 +58,16 @@ pub(super) async fn race<S>(
 ) -> Result<(S, UpstreamAddr), ConnectError> {
     let mut lookups = [Some(v6), Some(v4)];
     let mut queue = Queue::default();
-    let mut attempts: Vec<(UpstreamAddr, Attempt<S>)> = Vec::new();
+    let mut attempts: Vec<Started<S>> = Vec::new();
     let mut failures = Failures::default();
     let mut next_start = Instant::now();
     loop {
-        if Instant::now() >= next_start
-            && let Some(address) = queue.next()
-        {
-            attempts.push((address, (race.dial)(address)));
+        if Instant::now() >= next_start && !queue.is_empty() {
+            if let Some(slot) = race.room(attempts.len())
+                && let Some(address) = queue.next()
+            {
+                attempts.push(Started { address, attempt: (race.dial)(address), _slot: slot });
+            }
             next_start = Instant::now() + STAGGER;
         }
         let looking = lookups.iter().any(Option::is_some);
@@ -91,7 +97,7 @@ pub(super) async fn race<S>(
             },
             () = sleep_until(next_start), if !queue.is_empty() => {}
             () = sleep_until(race.deadline) => return Err(match attempts.last() {
-                Some((address, _)) => too_slow(&address.to_string()),
+                Some(Started { address, .. }) => too_slow(&address.to_string()),
                 None => ConnectError::new(Reason::ResolveTimeout, format!("{}: no answer in time", race.what)),
             }),
         }
@@ -134,7 +140,22 @@ impl Queue {
     }
 }
 
+/// An attempt under way, and its descriptor.
+struct Started<S> {
+    address: UpstreamAddr,
+    attempt: Attempt<S>,
+    _slot: Option<DescriptorSlot>,
+}
+
 impl<S> Race<'_, S> {
+    /// Room for an attempt beside those under way; `None`: none now.
+    fn room(&self, under_way: usize) -> Option<Option<DescriptorSlot>> {
+        match self.limits {
+            Some(limits) if under_way > 0 => limits.attempt().map(Some),
+            _ => Some(None),
+        }
+    }
+
     /// The addresses of an answer that may be dialled.
     fn judged(&self, answer: Resolved, failures: &mut Failures) -> Vec<UpstreamAddr> {
         let mut allowed = Vec::new();
@@ -194,11 +215,11 @@ async fn first_answer(lookups: &mut [Option<Lookup<'_>>; 2]) -> (usize, Result<R
     .await
 }
 
-async fn first_outcome<S>(attempts: &mut Vec<(UpstreamAddr, Attempt<S>)>) -> (UpstreamAddr, io::Result<S>) {
+async fn first_outcome<S>(attempts: &mut Vec<Started<S>>) -> (UpstreamAddr, io::Result<S>) {
     std::future::poll_fn(|cx| {
         for place in 0..attempts.len() {
-            if let Poll::Ready(outcome) = attempts[place].1.as_mut().poll(cx) {
-                return Poll::Ready((attempts.remove(place).0, outcome));
+            if let Poll::Ready(outcome) = attempts[place].attempt.as_mut().poll(cx) {
+                return Poll::Ready((attempts.remove(place).address, outcome));
             }
         }
         Poll::Pending

@@ -48,7 +48,7 @@ async fn establish(mut link: Link) -> Option<Relay> {
     let worker = Arc::clone(&link.worker);
     let began = std::time::Instant::now();
     let Connected { permit, mut upstream, address } =
-        match connect_by(permit, &worker.gate, &*worker.dial).await {
+        match connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await {
             Ok(connected) => connected,
             Err(error) => return fail(link, &early, error).await,
         };

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     addrs::{ClientAddr, OriginalDst},
+    limits::Limits,
     server::Gate,
 };
 
@@ -70,8 +71,8 @@ pub async fn serve_udp(gate: Arc<Gate>, socket: UdpSocket) {
     }
 }
 
-/// Answers streams (RFC 7766) until dropped.
-pub async fn serve_tcp(gate: Arc<Gate>, listener: TcpListener) {
+/// Answers streams (RFC 7766) until dropped. What the limits have no room for is closed at once.
+pub(crate) async fn serve_tcp(gate: Arc<Gate>, limits: Arc<Limits>, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(STREAMS));
     let mut streams = JoinSet::new();
     loop {
@@ -79,9 +80,10 @@ pub async fn serve_tcp(gate: Arc<Gate>, listener: TcpListener) {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, source)) => {
+                let Some(slot) = limits.stream() else { continue };
                 let gate = gate.clone();
                 streams.spawn(async move {
-                    let _permit = permit;
+                    let _room = (permit, slot);
                     let ended = serve_stream(&gate, stream, source).await;
                     tracing::trace!(?ended, "DNS stream");
                 });

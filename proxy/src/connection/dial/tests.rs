@@ -7,6 +7,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::*;
+use crate::settings::Settings;
 
 /// A network of addresses that answer, refuse or stay silent, on paused time.
 struct Net {
@@ -14,6 +15,7 @@ struct Net {
     /// Milliseconds until the outcome; absent: silent for ever.
     answers: HashMap<IpAddr, (u64, bool)>,
     tried: Arc<Mutex<Vec<(u64, IpAddr)>>>,
+    limits: Option<Arc<Limits>>,
 }
 
 const PORT: u16 = 443;
@@ -25,7 +27,7 @@ fn ip(text: &str) -> IpAddr {
 impl Net {
     fn new(answers: &[(&str, u64, bool)]) -> Self {
         let answers = answers.iter().map(|(address, after, ok)| (ip(address), (*after, *ok))).collect();
-        Net { start: Instant::now(), answers, tried: Arc::default() }
+        Net { start: Instant::now(), answers, tried: Arc::default(), limits: None }
     }
 
     fn dial(&self, address: UpstreamAddr) -> Attempt<IpAddr> {
@@ -46,7 +48,8 @@ impl Net {
         refuse: &[&str],
     ) -> Result<IpAddr, Reason> {
         let dial = {
-            let net = Net { start: self.start, answers: self.answers.clone(), tried: self.tried.clone() };
+            let (answers, tried) = (self.answers.clone(), self.tried.clone());
+            let net = Net { start: self.start, answers, tried, limits: None };
             move |address| net.dial(address)
         };
         let refuse: Vec<IpAddr> = refuse.iter().map(|text| ip(text)).collect();
@@ -55,7 +58,14 @@ impl Net {
             false => Ok(()),
         };
         let deadline = self.start + Duration::from_secs(10);
-        let racing = Race { what: "x.test", port: PORT, judge: &judge, dial: &dial, deadline };
+        let racing = Race {
+            what: "x.test",
+            port: PORT,
+            judge: &judge,
+            dial: &dial,
+            limits: self.limits.as_ref(),
+            deadline,
+        };
         match super::race(racing, v6, v4).await {
             Ok((stream, address)) => {
                 assert_eq!(stream, address.ip());
@@ -187,4 +197,30 @@ async fn a_huge_answer_is_not_tried_to_its_end() {
     let outcome = net.race(failing(0, ResolveError::NoAddress), answer(0, &addresses), &[]).await;
     assert_eq!(outcome, Err(Reason::DialRefused));
     assert_eq!(net.tried().len(), MOST_ADDRESSES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_beside_the_first_need_room() {
+    let silent = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+    for (room, tried) in [(None, 4), (Some(1), 2), (Some(0), 1)] {
+        let mut net = Net::new(&[]);
+        let limits = |room| Arc::new(Limits::with_descriptors(&Settings::default(), room));
+        net.limits = room.map(limits);
+        let won = net.race(failing(0, ResolveError::NoAddress), answer(0, &silent), &[]).await;
+        assert_eq!(won, Err(Reason::DialTimeout));
+        assert_eq!(net.tried().len(), tried, "room for {room:?}");
+        if let Some(limits) = &net.limits {
+            assert_eq!(limits.attempt().is_some(), room == Some(1), "what was taken is given back");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_the_next_address_follows_the_failed_one() {
+    let mut net = Net::new(&[("192.0.2.1", 900, false), ("192.0.2.2", 0, true)]);
+    net.limits = Some(Arc::new(Limits::with_descriptors(&Settings::default(), 0)));
+    let won =
+        net.race(failing(0, ResolveError::NoAddress), answer(0, &["192.0.2.1", "192.0.2.2"]), &[]).await;
+    assert_eq!(won, Ok(ip("192.0.2.2")));
+    assert_eq!(net.tried(), times(&[(0, "192.0.2.1"), (900, "192.0.2.2")]));
 }

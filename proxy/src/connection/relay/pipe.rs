@@ -11,7 +11,7 @@ use std::{
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
-use crate::limits::{Limits, PipeSlot};
+use crate::limits::{DescriptorSlot, Limits};
 
 /// Bytes that a pipe holds, if the kernel grants it (pipe(7), `pipe-user-pages-soft`).
 const CAPACITY: usize = 1024 * 1024;
@@ -27,7 +27,7 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     capacity: usize,
-    _slot: PipeSlot,
+    _slot: DescriptorSlot,
 }
 
 impl Pipe {

@@ -27,6 +27,7 @@ use crate::{
         Names, Resolver, SyntheticAddresses,
         upstreams::{Seen, Upstream},
     },
+    limits::Limits,
     policy_store::PolicyStore,
     server::Gate,
     settings::Settings,
@@ -133,12 +134,14 @@ impl World {
             original_dst: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
             workload: None,
         });
+        // Connections took all that is not reserved.
+        let limits = Arc::new(Limits::with_descriptors(&gate.settings, 0));
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (udp, tcp) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
         let mut serving = JoinSet::new();
         serving.spawn(super::serve_udp(gate.clone(), socket));
-        serving.spawn(super::serve_tcp(gate.clone(), listener));
+        serving.spawn(super::serve_tcp(gate.clone(), Arc::clone(&limits), listener));
         World { gate, upstream, udp, tcp, records, serving }
     }
 

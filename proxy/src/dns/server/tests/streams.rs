@@ -86,3 +86,20 @@ async fn an_idle_stream_is_closed() {
     // The wait began just before the clock was stopped, or just after.
     assert!((9..=10).contains(&start.elapsed().as_secs()));
 }
+
+/// Connections hold every descriptor that is not reserved; of the reserve, streams get a part.
+#[tokio::test]
+async fn streams_leave_most_of_the_reserve_to_others() {
+    let settings = Settings { descriptor_reserve: 8, ..Settings::default() };
+    let world = World::with(settings, policy(POLICY, 1), good).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(world.tcp).await.unwrap();
+        stream.write_all(&framed(&question("api.shop.test", RecordType::A))).await.unwrap();
+        assert_eq!(receive(&mut stream).await.answers.len(), 1);
+        streams.push(stream);
+    }
+    let mut third = TcpStream::connect(world.tcp).await.unwrap();
+    assert_eq!(third.read(&mut [0]).await.unwrap(), 0, "closed at once");
+    assert_eq!(world.ask("api.shop.test", RecordType::A).await.answers.len(), 1);
+}
