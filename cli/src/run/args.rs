@@ -2,9 +2,13 @@
 
 use std::{
     ffi::OsString,
+    fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
+
+use sidegate_proxy::access_log::JsonLines;
 
 /// Run a command behind a policy: without root, without set-up.
 ///
@@ -51,6 +55,31 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// What the command line names must be there, said before anything is made.
+    ///
+    /// # Errors
+    /// The option, what it names, what is wrong with it and what to do.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for path in &self.allow_socket {
+            let fault = match fs::metadata(path) {
+                Ok(found) if found.file_type().is_socket() => continue,
+                Ok(_) => "it is no Unix socket".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let path = path.display();
+            return Err(format!(
+                "--allow-socket {path}: {fault}; name a socket that somebody listens on now"
+            ));
+        }
+        let Some(path) = self.access_log.as_deref().filter(|path| *path != Path::new("-")) else {
+            return Ok(());
+        };
+        let remedy = "name a file that you may write, in a folder that exists, or `-` for standard output";
+        // Opened again, by the proxy alone, once the command's side is made.
+        let opened = JsonLines::file(path).map(drop);
+        opened.map_err(|error| format!("--access-log {}: {error}; {remedy}", path.display()))
+    }
+
     /// The program's file name.
     pub(super) fn command_name(&self) -> String {
         let name = self.command.first().and_then(|program| Path::new(program).file_name());

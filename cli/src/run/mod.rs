@@ -30,7 +30,7 @@ use sidegate_proxy::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     policy_store::PolicyStore,
-    redirect::{self, RefusalRecords},
+    redirect::{self, Datagrams, RefusalRecords},
     server::{Gate, Running},
     settings::Settings,
 };
@@ -48,6 +48,8 @@ use summary::{Advice, Closing, Summary};
 
 /// Exit status before the command runs: the policy is invalid or unreadable.
 const INVALID: u8 = 1;
+/// Exit status before the command runs: wrong usage.
+const USAGE: u8 = 2;
 /// Exit status before the command runs: this machine does not permit what is needed.
 const UNAVAILABLE: u8 = 3;
 
@@ -56,6 +58,10 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Runs the command. The exit status is the command's own.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
+    if let Err(fault) = args.check() {
+        eprintln!("sidegate: {fault}");
+        return ExitCode::from(USAGE);
+    }
     let status = match policy_files::load(&args.policies, args.mode) {
         Ok(policies) => gate(args, policies),
         Err(refused) => {
@@ -75,10 +81,8 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         };
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
-    if !policies.set.udp_destinations().is_empty() && !args.quiet {
-        eprintln!(
-            "sidegate: warning: `udp` rules have no effect under `run` yet: datagrams other than DNS are refused"
-        );
+    if !args.quiet {
+        policies.remarks.iter().for_each(|remark| eprintln!("sidegate: warning: {remark}"));
     }
     let settings = match settings(&args) {
         Ok(settings) => settings,
@@ -148,16 +152,16 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
         workload: None,
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
-    let refusals = RefusalRecords::start(refusals, Arc::clone(&gate))?;
+    let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;
     let running = Running::start(Arc::clone(&gate), listeners)?;
     channel.say(&FromOutside::Go)?;
     let status = supervise::until_end(&channel, init, &signals)?;
     supervise::await_init(init);
     running.drain(LAST_WORDS);
-    drop(refusals);
+    let unrecorded = refusals.finish().unwrap_or_default();
     access_log.finish();
     if !args.quiet {
-        let outcome = Outcome { absent, dropped: access_log.dropped(), names: &gate.names };
+        let outcome = Outcome { absent, dropped: access_log.dropped(), unrecorded, names: &gate.names };
         eprint!("{}", closing_words(args, &summary, &outcome));
     }
     Ok(status)
@@ -167,6 +171,8 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
 struct Outcome<'a> {
     absent: bool,
     dropped: u64,
+    /// Refused packets without a record of their own.
+    unrecorded: u64,
     names: &'a Names,
 }
 
@@ -175,6 +181,7 @@ fn closing_words(args: &RunArgs, summary: &Summary, outcome: &Outcome<'_>) -> St
     let closing = Closing {
         when: args.summary,
         dropped: outcome.dropped,
+        unrecorded: outcome.unrecorded,
         advice: match args.mode {
             Mode::Audit => Advice::Audit(&command),
             Mode::Enforce if outcome.absent => Advice::FirstPolicy(&command),

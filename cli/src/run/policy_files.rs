@@ -16,6 +16,8 @@ pub(super) struct Policies {
     pub(super) set: PolicySet,
     /// There was no file: everything is denied.
     pub(super) absent: bool,
+    /// What the policies say and a run does not carry out, one line each.
+    pub(super) remarks: Vec<String>,
 }
 
 /// Why there are no policies: files that can't be read, and every fault of the others.
@@ -54,9 +56,33 @@ pub(super) fn load(named: &[PathBuf], mode: Mode) -> Result<Policies, Refused> {
     }
     let options = CompileOptions { generation: Generation(1), ..CompileOptions::default() };
     match PolicySet::compile(&documents, &options) {
-        Ok(set) => Ok(Policies { set, absent: files.is_empty() }),
+        Ok(set) => Ok(Policies { remarks: remarks(&documents, &set), set, absent: files.is_empty() }),
         Err(diagnostics) => Err(Refused { unreadable, sources, diagnostics }),
     }
+}
+
+fn remarks(documents: &[Document], set: &PolicySet) -> Vec<String> {
+    let names = |picked: &dyn Fn(&Document) -> bool| {
+        let picked = documents.iter().filter(|document| picked(document));
+        let names: Vec<String> = picked.map(|document| format!("`{}`", document.name.value)).collect();
+        (!names.is_empty())
+            .then(|| format!("{} {}", if names.len() == 1 { "policy" } else { "policies" }, names.join(", ")))
+    };
+    let ingress: usize = documents.iter().map(|document| document.ingress.len()).sum();
+    let inbound = names(&|document| !document.ingress.is_empty()).map(|policies| {
+        format!(
+            "{ingress} ingress {} of {policies} NOT enforced: this build captures no inbound connections (nobody \
+             outside can connect to the command)",
+            if ingress == 1 { "rule" } else { "rules" }
+        )
+    });
+    let datagrams = (!set.udp_destinations().is_empty()).then(|| {
+        "`udp` rules have no effect under `run` yet: datagrams other than DNS are refused".to_owned()
+    });
+    let workloads = names(&|document| document.applies_to.is_some()).map(|policies| {
+        format!("`appliesTo` of {policies} is ignored: a run has no identity, so it applies anyway")
+    });
+    [inbound, datagrams, workloads].into_iter().flatten().collect()
 }
 
 /// A policy without rules, so that denials say `no-rule` rather than `no-policy`.

@@ -1,6 +1,9 @@
 //! Access records turned into rules: which of them a rule answers, and what it would have to name.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use sidegate_api::{AccessRecord, CloseReason};
 use sidegate_policy::{
@@ -23,12 +26,26 @@ const GUESSED_PORT: u16 = 443;
 pub(super) struct Offer {
     notes: BTreeSet<String>,
     proposals: Proposals,
+    /// Hosts that lack a word, by policy and rule.
+    edits: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl Offer {
-    /// Ready to stand under `spec.egress`.
-    pub(super) fn rules(&self) -> String {
-        self.noted(4, self.proposals.egress(4))
+    /// Ready to stand under `spec.egress`; `None` when no rule is to be added.
+    pub(super) fn rules(&self) -> Option<String> {
+        (!self.proposals.is_empty()).then(|| self.noted(4, self.proposals.egress(4)))
+    }
+
+    /// Changes of rules that exist: a second rule beside one would disagree with it.
+    pub(super) fn edits(&self) -> String {
+        let edit = |((policy, rule), hosts): (&(String, String), &BTreeSet<String>)| {
+            let hosts = hosts.iter().map(|host| wording::plain(host)).collect::<Vec<_>>().join(", ");
+            format!(
+                "\n  if a private address is intended, edit rule `{rule}` of policy `{policy}` where it allows {hosts}:\n\n      \
+                 to: [ {{ hosts: [ {hosts} ], private: true }} ]\n"
+            )
+        };
+        self.edits.iter().map(edit).collect()
     }
 
     /// A policy of their own.
@@ -49,17 +66,17 @@ pub(super) fn offer<'a>(refused: impl Iterator<Item = &'a Group>, recall: Recall
         .collect();
     let mut proposals = Proposals::default();
     let mut connected = BTreeSet::new();
-    let mut notes = BTreeSet::new();
+    let (mut notes, mut edits) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<String>>::new());
     for group in refused.iter().filter(|group| group.first.dns.is_none()) {
         connected.extend(group.first.host.as_deref());
         match opened_by_a_word(&group.first) {
-            Some(note) => drop(notes.insert(note)),
+            Some((rule, host)) => drop(edits.entry(rule).or_default().insert(host)),
             None => add_some(&mut proposals, sighting(group, recall)),
         }
     }
     for record in refused.iter().map(|group| &group.first).filter(|record| record.dns.is_some()) {
-        if let Some(note) = opened_by_a_word(record) {
-            notes.insert(note);
+        if let Some((rule, host)) = opened_by_a_word(record) {
+            edits.entry(rule).or_default().insert(host);
         } else if !record.host.as_deref().is_some_and(|host| connected.contains(host)) {
             add_some(&mut proposals, asked(record));
             notes.insert(format!("port {GUESSED_PORT} is a guess where a name was only asked for"));
@@ -68,7 +85,7 @@ pub(super) fn offer<'a>(refused: impl Iterator<Item = &'a Group>, recall: Recall
     if proposals.len() == MOST_RULES {
         notes.insert("there are more; `--mode audit` prints a whole policy".to_owned());
     }
-    (!proposals.is_empty() || !notes.is_empty()).then_some(Offer { notes, proposals })
+    (!proposals.is_empty() || !edits.is_empty()).then_some(Offer { notes, proposals, edits })
 }
 
 /// The smallest policy under which all that passed would pass again; `None` when nothing did.
@@ -122,16 +139,11 @@ fn answered_by_a_rule(reason: Reason) -> bool {
     )
 }
 
-/// A rule that exists and lacks one word: a second rule beside it would disagree with it.
-fn opened_by_a_word(record: &AccessRecord) -> Option<String> {
+/// Policy and rule that lack one word, `private: true`, and the host that they lack it for.
+fn opened_by_a_word(record: &AccessRecord) -> Option<((String, String), String)> {
     let (rule, policy) = record.rule.as_ref().zip(record.policy.as_ref())?;
-    let host = record.host.as_deref().unwrap_or("the host");
-    (record.reason == Reason::AddressPrivate.word()).then(|| {
-        format!(
-            "if it may be private: say `private: true` beside {} in rule `{rule}` of policy `{policy}`",
-            wording::plain(host)
-        )
-    })
+    let host = record.host.as_ref().filter(|_| record.reason == Reason::AddressPrivate.word())?;
+    Some(((policy.clone(), rule.clone()), host.clone()))
 }
 
 /// What a rule must allow.

@@ -31,6 +31,8 @@ pub(super) struct Closing<'a> {
     pub(super) when: SummaryWhen,
     /// Records that never got here.
     pub(super) dropped: u64,
+    /// Refused packets without a record of their own.
+    pub(super) unrecorded: u64,
     /// What to write down.
     pub(super) advice: Advice<'a>,
     /// The name that lately led the command to an address.
@@ -146,7 +148,7 @@ impl Summary {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = match closing.when {
             SummaryWhen::Never => false,
-            SummaryWhen::Denied => !counts.refused.is_empty() || closing.dropped > 0,
+            SummaryWhen::Denied => !counts.refused.is_empty() || closing.dropped + closing.unrecorded > 0,
             SummaryWhen::Always => true,
         };
         wanted.then(|| text::of(&counts, closing))

@@ -2,6 +2,7 @@
 
 use sidegate_api::AccessRecord;
 use sidegate_policy::Reason;
+use sidegate_proxy::redirect::Datagrams;
 
 /// `tls api.example:443`, `dns A evil.example`, `udp 192.0.2.1:443`.
 pub(super) fn destination(record: &AccessRecord) -> String {
@@ -37,7 +38,7 @@ pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
     let explanation = record.explanation.as_deref()?;
     let reason = Reason::from_word(&record.reason);
     let rest = match reason {
-        Some(reason) => [reason.meaning(), reason.fix()]
+        Some(reason) => told(reason)
             .into_iter()
             .filter(|sentence| !sentence.is_empty())
             .fold(explanation.to_owned(), |rest, sentence| rest.replacen(sentence, "", 1)),
@@ -45,6 +46,14 @@ pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
     };
     let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
     (!rest.is_empty()).then(|| plain(&rest))
+}
+
+/// What a reason means under `run`, and what to do.
+pub(super) fn told(reason: Reason) -> [&'static str; 2] {
+    match reason {
+        Reason::UdpRefused => Datagrams::Never.advice(),
+        _ => [reason.meaning(), reason.fix()],
+    }
 }
 
 /// Control characters never reach the terminal.

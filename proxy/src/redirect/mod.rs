@@ -17,12 +17,12 @@ pub mod sysctl;
 pub mod watch;
 
 pub use command::InitCommand;
-pub use follow::Follower;
+pub use follow::{Follower, RefusedPackets};
 pub use install::{FrameWall, Installed, RedirectError, in_place, install, remove, replace_udp};
 pub use links::prepare_loopback;
 pub use netlink::{Netlink, Refused};
 pub use original_dst::{NotRedirected, original_dst};
 pub use plan::Plan;
-pub use refusals::{Refusal, RefusalRecords, Refusals, RefusedProtocol};
+pub use refusals::{Datagrams, Refusal, RefusalRecords, Refusals, RefusedProtocol};
 pub use spec::{DNS_PORT, Exempt, INBOUND_PORT, NFLOG_GROUP, OUTBOUND_PORT, PROXY_UID, Spec};
 pub use watch::{Watch, WatchSockets};

@@ -22,10 +22,11 @@ use sidegate_policy::set::UdpDestination;
 
 use super::{
     FrameWall, RedirectError, Refused, Spec,
-    follow::{Ask, ask, gone},
+    follow::{Ask, RefusedPackets, ask, gone},
     install::install_on,
     netlink::{Netlink, message, uapi},
     plan::{self, PRIORITY_NAT, Plan},
+    refusals::refused_packets,
     snapshot::{EarlierChain, Snapshot, earlier_chains},
 };
 use crate::clock;
@@ -77,6 +78,8 @@ struct Kept {
     devices: Vec<String>,
     frames_up: bool,
     expected: Snapshot,
+    /// How often they were put back.
+    restored: u64,
     /// Foreign chains that were already told of.
     alarmed: std::collections::BTreeSet<EarlierChain>,
 }
@@ -91,7 +94,8 @@ impl Watch {
     pub fn start(sockets: WatchSockets, spec: Spec, devices: Vec<String>) -> Result<Watch, RedirectError> {
         let WatchSockets { mut control, events } = sockets;
         let (expected, frames_up) = settle(&mut control, &events, &spec, &devices)?;
-        let kept = Kept { control, spec, devices, frames_up, expected, alarmed: Default::default() };
+        let kept =
+            Kept { control, spec, devices, frames_up, expected, restored: 0, alarmed: Default::default() };
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(|error| RedirectError::Watch(error.into()))?);
         let (asks, asked) = channel();
@@ -108,8 +112,13 @@ impl Watch {
     /// # Errors
     /// As [`super::replace_udp()`]; also when the rules are no longer watched.
     pub fn replace_udp(&self, udp: &[UdpDestination]) -> Result<(), RedirectError> {
-        let asks = self.asks.as_ref().ok_or_else(gone)?;
-        ask(asks, udp, || self.wake())
+        let wake = || self.wake();
+        ask(self.asks.as_ref(), |told| Ask::Udp(udp.to_vec(), told), wake).unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Packets that the rules have refused since they were put in place; `None` when they can't be counted.
+    pub fn refused_packets(&self) -> Option<RefusedPackets> {
+        ask(self.asks.as_ref(), Ask::Refused, || self.wake())?.ok()
     }
 
     fn wake(&self) {
@@ -212,7 +221,12 @@ impl Kept {
     fn answer(&mut self, asked: &Receiver<Ask>) -> bool {
         loop {
             match asked.try_recv() {
-                Ok(Ask { udp, told }) => drop(told.send(self.replace_udp(udp))),
+                Ok(Ask::Udp(udp, told)) => drop(told.send(self.replace_udp(udp))),
+                Ok(Ask::Refused(told)) => {
+                    let counted = refused_packets(&mut self.control);
+                    let restored = self.restored;
+                    let _ = told.send(counted.map(|packets| RefusedPackets { restored, packets }));
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -267,6 +281,7 @@ impl Kept {
     /// Puts the rules back. What is expected stays: our own change is looked at like any other.
     fn restore(&mut self) -> Result<(), RedirectError> {
         let installed = install_on(&mut self.control, &self.spec, self.devices.clone())?;
+        self.restored += 1;
         if matches!(installed.frames, FrameWall::Absent(_)) && self.frames_up {
             tracing::error!("a guarded device is gone or the kernel refuses: no second wall any more");
             self.frames_up = false;

@@ -7,8 +7,8 @@ use sidegate_policy::{Diagnostic, PolicySet, Source, set::UdpDestination};
 use super::config::{Config, Rules};
 use crate::{
     redirect::{
-        Follower, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, Spec, Watch, WatchSockets,
-        in_place, links,
+        Datagrams, Follower, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, RefusedPackets,
+        Spec, Watch, WatchSockets, in_place, links,
     },
     server::Gate,
 };
@@ -20,7 +20,12 @@ pub(super) struct Kernel {
     /// What the rules refuse, as the kernel tells it, where the proxy may read it and until somebody does.
     refusals: Option<Refusals>,
     _records: Option<RefusalRecords>,
+    /// Refused packets at the last count.
+    refused: RefusedPackets,
 }
+
+/// Packets that the redirect rules refused, recorded or not.
+pub(super) const REFUSED: &str = "sidegate_refused_packets_total";
 
 /// How the rules are held.
 #[derive(Debug)]
@@ -50,7 +55,12 @@ impl Kernel {
         let rules = config.redirect.rules;
         if rules == Rules::None {
             tracing::warn!("no redirect rules: only what is led here by other means is judged");
-            return Ok(Kernel { hold: Hold::Absent, refusals: None, _records: None });
+            return Ok(Kernel {
+                hold: Hold::Absent,
+                refusals: None,
+                _records: None,
+                refused: RefusedPackets::default(),
+            });
         }
         own_user(config.redirect.uid);
         let hold = match (rules, permitted) {
@@ -66,13 +76,30 @@ impl Kernel {
             }
         };
         let refusals = if permitted { refusals() } else { None };
-        Ok(Kernel { hold, refusals, _records: None })
+        let mut kernel = Kernel { hold, refusals, _records: None, refused: RefusedPackets::default() };
+        kernel.refused = kernel.refused_packets().unwrap_or_default();
+        Ok(kernel)
+    }
+
+    /// Brings the metric of refused packets up to date.
+    pub(super) fn count_refused(&mut self) {
+        let Some(now) = self.refused_packets() else { return };
+        metrics::counter!(REFUSED).increment(now.since(self.refused));
+        self.refused = now;
+    }
+
+    fn refused_packets(&self) -> Option<RefusedPackets> {
+        match &self.hold {
+            Hold::Kept(watch) => watch.refused_packets(),
+            Hold::Followed(follower) => follower.refused_packets(),
+            Hold::Untouchable | Hold::Absent => None,
+        }
     }
 
     /// Records what the rules refuse from now on, where the proxy may read it. Needs no capability.
     pub(super) fn record_refusals(&mut self, gate: &Arc<Gate>) {
         let Some(refusals) = self.refusals.take() else { return };
-        match RefusalRecords::start(refusals, Arc::clone(gate)) {
+        match RefusalRecords::start(refusals, Arc::clone(gate), Datagrams::ByRule) {
             Ok(records) => self._records = Some(records),
             Err(error) => tracing::warn!(%error, "{UNRECORDED}"),
         }

@@ -1,9 +1,9 @@
 //! Policies that change while the proxy runs: applied whole or refused whole, never in between.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sidegate_policy::{CompileOptions, Diagnostic, Generation, Source};
-use tokio::signal::unix::Signal;
+use tokio::{signal::unix::Signal, time::Interval};
 
 use super::{
     inbound,
@@ -16,6 +16,9 @@ use crate::{redirect::links, server::Gate};
 
 /// Attempts to apply policies, by `result`: `applied` or `refused`.
 pub const RELOADS: &str = "sidegate_policy_reload_total";
+
+/// How old the count of refused packets may be.
+const COUNT: Duration = Duration::from_secs(2);
 
 /// Follows the policy files of a running gate.
 pub(super) struct Reloader {
@@ -32,16 +35,34 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Follows the files and SIGHUP for as long as it is polled.
     pub(super) async fn run(mut self, mut watch: Watch, mut hangup: Signal) {
+        let mut count = tokio::time::interval(COUNT);
         loop {
-            let asked = tokio::select! {
-                () = watch.changed() => false,
-                news = hangup.recv() => news.is_some(),
+            let asked = {
+                // Not begun anew after each count: an event that it has taken in must not be forgotten.
+                let changed = std::pin::pin!(watch.changed());
+                self.asked(changed, &mut hangup, &mut count).await
             };
             let files = self.files.clone();
             let Ok(contents) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
             if asked || contents != self.tried {
                 self.tried = contents.clone();
                 self.apply(contents).await;
+            }
+        }
+    }
+
+    /// Waits for a change or a wish, and counts meanwhile. Whether it was a wish.
+    async fn asked(
+        &mut self,
+        mut changed: Pin<&mut impl Future<Output = ()>>,
+        hangup: &mut Signal,
+        count: &mut Interval,
+    ) -> bool {
+        loop {
+            tokio::select! {
+                () = &mut changed => return false,
+                news = hangup.recv() => return news.is_some(),
+                _ = count.tick() => self.kernel.count_refused(),
             }
         }
     }

@@ -28,6 +28,7 @@ use sidegate_proxy::redirect::{Netlink, PROXY_UID, Spec, install};
 const CASES: &[Case] = &[
     Case { name: "one_thread_keeps_one_capability", run: one_thread_keeps_one_capability },
     Case { name: "a_refused_datagram_is_recorded", run: a_refused_datagram_is_recorded },
+    Case { name: "a_flood_of_refused_datagrams_is_counted", run: a_flood_of_refused_datagrams_is_counted },
     Case { name: "flushed_rules_come_back_within_a_second", run: flushed_rules_come_back_within_a_second },
     Case { name: "datagram_rules_follow_the_policy", run: datagram_rules_follow_the_policy },
     Case { name: "a_live_connection_is_listed_and_outlasts_the_drain", run: a_live_connection_is_listed },
@@ -149,6 +150,33 @@ fn a_refused_datagram_is_recorded() {
         (&Value::from("denied"), &Value::from("udp-refused"), &Value::from("udp"))
     );
     assert_eq!(record["originalDst"], format!("{}:{}", TARGET.0, TARGET.1));
+}
+
+/// More than the kernel tells one by one, and over rules that begin to count anew.
+fn a_flood_of_refused_datagrams_is_counted() {
+    const FLOOD: u64 = 500;
+    let _world = World::new();
+    let place = place("keep", &datagrams(&FENCE_PORT.to_string()));
+    let sidecar = granted(&place);
+    let sample = |series: &str| {
+        let (_, text) = sidecar.ask("/metrics");
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok()).unwrap_or(0.0)
+            as u64
+    };
+    let flood = || {
+        for _ in 0..FLOOD {
+            assert!(!leaves());
+        }
+    };
+    let refused = || sample("sidegate_refused_packets_total ");
+    flood();
+    until(PATIENCE, "all are counted", || refused() >= FLOOD);
+    let recorded = sample("sidegate_refusals_recorded_total ");
+    assert!(recorded > 0 && recorded < FLOOD, "{recorded}");
+    nft("flush ruleset");
+    sidecar.logged("the redirect rules are in place again");
+    flood();
+    until(PATIENCE, "the new rules' count is added", || refused() >= 2 * FLOOD);
 }
 
 fn flushed_rules_come_back_within_a_second() {

@@ -34,7 +34,7 @@ fn summary_of(records: &[AccessRecord]) -> Summary {
 }
 
 fn closing(when: SummaryWhen) -> Closing<'static> {
-    Closing { when, dropped: 0, advice: Advice::Rules, recall: &|_| None }
+    Closing { when, dropped: 0, unrecorded: 0, advice: Advice::Rules, recall: &|_| None }
 }
 
 fn text(records: &[AccessRecord]) -> String {
@@ -118,12 +118,27 @@ fn a_private_answer_is_told_by_the_word_that_its_rule_lacks() {
     (private.rule, private.policy) = (Some("database".into()), Some("p".into()));
     let shown = text(&[private]);
     assert!(
-        shown.contains(
-            "# if it may be private: say `private: true` beside db.example in rule `database` of policy `p`"
+        shown.ends_with(
+            "
+  if a private address is intended, edit rule `database` of policy `p` where it allows db.example:
+
+      to: [ { hosts: [ db.example ], private: true } ]
+"
         ),
         "{shown}"
     );
     assert!(!shown.contains("- name"), "a second rule would disagree with the first: {shown}");
+    assert!(!shown.contains("spec.egress"), "there is nothing to add: {shown}");
+}
+
+#[test]
+fn packets_without_a_record_are_counted() {
+    let flood = Closing { unrecorded: 1_004_210, ..closing(SummaryWhen::Denied) };
+    let shown = Summary::default().text(&flood).unwrap();
+    assert!(
+        shown.ends_with("  and 1,004,210 more refused packets, counted, not recorded one by one\n"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -17,6 +17,11 @@ pub(super) fn of(counts: &Counts, closing: &Closing<'_>) -> String {
     let mut text = headline(counts);
     allowed(&mut text, &counts.allowed);
     refused(&mut text, &counts.refused);
+    if closing.unrecorded > 0 {
+        let (number, noun) =
+            (grouped(closing.unrecorded), if closing.unrecorded == 1 { "packet" } else { "packets" });
+        let _ = writeln!(text, "\n  and {number} more refused {noun}, counted, not recorded one by one");
+    }
     if closing.dropped > 0 {
         // Writing to a string can't fail.
         let _ =
@@ -113,7 +118,7 @@ fn elsewhere(text: &mut String, count: u64) {
 }
 
 fn sentence(reason: &str) -> String {
-    let known = Reason::from_word(reason).map(|reason| [reason.meaning(), reason.fix()].join(" "));
+    let known = Reason::from_word(reason).map(|reason| wording::told(reason).join(" "));
     known.unwrap_or_else(|| wording::plain(reason)).trim_end().to_owned()
 }
 
@@ -123,14 +128,13 @@ fn advice(counts: &Counts, closing: &Closing<'_>) -> Option<String> {
     match closing.advice {
         Advice::Rules => {
             let offer = suggestion::offer(refused(), closing.recall)?;
-            Some(format!(
-                "\n  to allow what is intended, add to the policy under `spec.egress`:\n\n{}",
-                offer.rules()
-            ))
+            let rules = offer.rules().map(|rules| {
+                format!("\n  to allow what is intended, add to the policy under `spec.egress`:\n\n{rules}")
+            });
+            Some(offer.edits() + &rules.unwrap_or_default())
         }
         Advice::FirstPolicy(command) => {
-            let offer = suggestion::offer(refused(), closing.recall)?;
-            let policy = offer.policy(command);
+            let policy = suggestion::offer(refused(), closing.recall)?.policy(command);
             Some(format!(
                 "\n  to allow what is intended, keep what is right of this in {DEFAULT_FILE}:\n\n{policy}"
             ))
@@ -143,6 +147,16 @@ fn advice(counts: &Counts, closing: &Closing<'_>) -> Option<String> {
             Some(format!("\n  the least that allows what was seen, as a policy:\n\n{policy}"))
         }
     }
+}
+
+/// `4,210`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let group = |(place, digit): (usize, char)| {
+        let comma = place > 0 && (digits.len() - place).is_multiple_of(3);
+        comma.then_some(',').into_iter().chain([digit])
+    };
+    digits.chars().enumerate().flat_map(group).collect()
 }
 
 fn count(number: u64, noun: &str) -> String {

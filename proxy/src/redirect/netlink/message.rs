@@ -131,6 +131,11 @@ pub(crate) fn be32(value: &[u8]) -> Option<u32> {
     value.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
 }
 
+/// A big-endian number.
+pub(crate) fn be64(value: &[u8]) -> Option<u64> {
+    value.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
+}
+
 /// A host-order number at an offset.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)

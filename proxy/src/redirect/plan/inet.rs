@@ -41,7 +41,8 @@ const PRIORITY_LAST: i32 = 300;
 const LOG_RATE: (u32, u32) = (50, 100);
 
 const DNS: u16 = 53;
-const REFUSE: &str = "refuse";
+/// The chain that refuses, and counts what it refuses.
+pub(crate) const REFUSE: &str = "refuse";
 
 pub(super) fn table(spec: &Spec) -> Table {
     let mut closed = vec![spec.outbound, spec.dns];

@@ -8,7 +8,7 @@ mod text;
 mod udp;
 
 pub(crate) use encode::{encode_elements, encode_removal, encode_tables, nft};
-pub(crate) use inet::PRIORITY_NAT;
+pub(crate) use inet::{PRIORITY_NAT, REFUSE};
 
 use super::Spec;
 

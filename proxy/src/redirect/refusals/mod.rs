@@ -3,6 +3,7 @@
 //! The kernel tells at most 50 refusals a second (burst 100), so that a flood can't fill the log; the counters of
 //! chain `refuse` count all of them.
 
+mod count;
 mod packet;
 mod records;
 
@@ -14,7 +15,8 @@ use std::{
 
 use rustix::net::RecvFlags;
 
-pub use records::RefusalRecords;
+pub(super) use count::refused_packets;
+pub use records::{Datagrams, RefusalRecords};
 
 use super::netlink::{
     Message, Netlink, Refused,
@@ -92,6 +94,19 @@ impl Refusals {
             .filter_map(|message| attribute(message.payload.get(4..)?, NFULA_PAYLOAD))
             .filter_map(packet::read)
             .collect())
+    }
+}
+
+impl Refusals {
+    /// Packets that the rules have refused since they were put in place, told or not. What the kernel tells meanwhile
+    /// is lost. Needs `CAP_NET_ADMIN` over the network namespace where it was opened.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn counted(&mut self) -> io::Result<u64> {
+        // An overrun is told once, and would end the reading of the counters.
+        while self.take().is_ok_and(|told| !told.is_empty()) {}
+        refused_packets(&mut self.netlink)
     }
 }
 

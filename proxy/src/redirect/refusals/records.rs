@@ -24,11 +24,47 @@ const SAME_FLOW: Duration = Duration::from_secs(5);
 /// Flows remembered; beyond it the oldest memory goes.
 const REMEMBERED: usize = 4096;
 
+/// Refusals of which there is a record.
+const RECORDED: &str = "sidegate_refusals_recorded_total";
+
+/// Whether `udp` rules are carried out here, on which depends what to advise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagrams {
+    /// By the kernel, in step with the policy.
+    ByRule,
+    /// Datagrams other than DNS never leave, whatever the policy says: `sidegate run`.
+    Never,
+}
+
+impl Datagrams {
+    /// What happened to a refused datagram, and what to do.
+    pub const fn advice(self) -> [&'static str; 2] {
+        match self {
+            Datagrams::ByRule => [Reason::UdpRefused.meaning(), Reason::UdpRefused.fix()],
+            Datagrams::Never => [
+                "`sidegate run` relays no datagrams but DNS, whatever the policy says.",
+                "Let the client use TCP (HTTP/3 clients fall back by themselves), or run it beside the sidecar, which \
+                 carries out `udp` rules.",
+            ],
+        }
+    }
+}
+
 /// Reads refusals and writes their records until dropped.
 #[derive(Debug)]
 pub struct RefusalRecords {
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Reader>>,
+}
+
+/// What reads.
+struct Reader {
+    refusals: Refusals,
+    gate: Arc<Gate>,
+    datagrams: Datagrams,
+    seen: Seen,
+    /// Packets of which there is a record.
+    recorded: u64,
 }
 
 impl RefusalRecords {
@@ -36,56 +72,77 @@ impl RefusalRecords {
     ///
     /// # Errors
     /// The system has no descriptor or thread to give.
-    pub fn start(refusals: Refusals, gate: Arc<Gate>) -> io::Result<RefusalRecords> {
+    pub fn start(refusals: Refusals, gate: Arc<Gate>, datagrams: Datagrams) -> io::Result<RefusalRecords> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("refusals".to_owned())
-            .spawn(move || read_until_stopped(&refusals, &gate, &stopped))?;
+        let thread = std::thread::Builder::new().name("refusals".to_owned()).spawn(move || {
+            let mut reader = Reader { refusals, gate, datagrams, seen: Seen::default(), recorded: 0 };
+            reader.read_until(&stopped);
+            reader
+        })?;
         Ok(RefusalRecords { stop, thread: Some(thread) })
+    }
+
+    /// Records what the kernel told until now, and ends. The packets that were refused since the rules were put in
+    /// place, and of which there is no record of their own. The caller needs `CAP_NET_ADMIN` over their network
+    /// namespace.
+    ///
+    /// # Errors
+    /// The kernel doesn't tell its counters.
+    pub fn finish(mut self) -> io::Result<u64> {
+        let mut reader = self.stop().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(reader.refusals.counted()?.saturating_sub(reader.recorded))
+    }
+
+    fn stop(&mut self) -> Option<Reader> {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).ok()?;
+        self.thread.take()?.join().ok()
     }
 }
 
 impl Drop for RefusalRecords {
     /// What the kernel told until now is still recorded.
     fn drop(&mut self) {
-        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
-            let _ = thread.join();
-        }
+        let _ = self.stop();
     }
 }
 
-fn read_until_stopped(refusals: &Refusals, gate: &Gate, stop: &OwnedFd) {
-    let mut seen = Seen::default();
-    loop {
-        let mut ready =
-            [refusals.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        if poll(&mut ready, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
-            return;
-        }
-        let stopping = !ready[1].revents().is_empty();
+impl Reader {
+    fn read_until(&mut self, stop: &OwnedFd) {
         loop {
-            match refusals.take() {
-                Ok(told) if told.is_empty() => break,
-                Ok(told) => {
-                    let now = Instant::now();
-                    for refusal in told.into_iter().filter(|refusal| seen.is_new(*refusal, now)) {
-                        gate.access_log.write(record(&refusal, gate));
-                    }
-                }
+            let mut ready =
+                [self.refusals.as_fd(), stop.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            if poll(&mut ready, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
+                return;
+            }
+            let stopping = !ready[1].revents().is_empty();
+            if let Err(error) = self.read_waiting() {
+                return tracing::error!(%error, "refusals are no longer recorded");
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    fn read_waiting(&mut self) -> io::Result<()> {
+        loop {
+            match self.refusals.take() {
+                Ok(told) if told.is_empty() => return Ok(()),
+                Ok(told) => told.iter().for_each(|refusal| self.record(refusal)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     metrics::counter!("sidegate_refusals_lost_total").increment(1);
                 }
-                Err(error) => {
-                    tracing::error!(%error, "refusals are no longer recorded");
-                    return;
-                }
+                Err(error) => return Err(error),
             }
         }
-        if stopping {
-            return;
+    }
+
+    fn record(&mut self, refusal: &Refusal) {
+        if self.seen.is_new(*refusal, Instant::now()) {
+            self.gate.access_log.write(record(refusal, &self.gate, self.datagrams));
+            self.recorded += 1;
+            metrics::counter!(RECORDED).increment(1);
         }
     }
 }
@@ -111,7 +168,7 @@ impl Seen {
     }
 }
 
-fn record(refusal: &Refusal, gate: &Gate) -> AccessRecord {
+fn record(refusal: &Refusal, gate: &Gate, datagrams: Datagrams) -> AccessRecord {
     let reason = reason(refusal);
     AccessRecord {
         schema: SCHEMA.to_owned(),
@@ -130,7 +187,7 @@ fn record(refusal: &Refusal, gate: &Gate) -> AccessRecord {
         policy: None,
         rule: None,
         reason: reason.word().to_owned(),
-        explanation: Some(explain(refusal, reason)),
+        explanation: Some(explain(refusal, reason, datagrams)),
         generation: gate.policies.current().generation().0,
         bytes_sent: 0,
         bytes_received: 0,
@@ -160,12 +217,16 @@ fn reason(refusal: &Refusal) -> Reason {
     }
 }
 
-fn explain(refusal: &Refusal, reason: Reason) -> String {
-    let what = match refusal.protocol {
-        RefusedProtocol::Other(number) => format!("{} (IP protocol {number})", reason.meaning()),
-        _ => reason.meaning().to_owned(),
+fn explain(refusal: &Refusal, reason: Reason, datagrams: Datagrams) -> String {
+    let [what, fix] = match reason {
+        Reason::UdpRefused => datagrams.advice(),
+        reason => [reason.meaning(), reason.fix()],
     };
-    match reason.fix() {
+    let what = match refusal.protocol {
+        RefusedProtocol::Other(number) => format!("{what} (IP protocol {number})"),
+        _ => what.to_owned(),
+    };
+    match fix {
         "" => what,
         fix => format!("{what} {fix}"),
     }
@@ -200,6 +261,14 @@ mod tests {
             assert!(seen.is_new(flow, now));
             assert!(seen.until.len() <= REMEMBERED);
         }
+    }
+
+    #[test]
+    fn a_rule_is_advised_only_where_it_would_be_carried_out() {
+        let datagram = refusal(RefusedProtocol::Udp, "192.0.0.8:40000", "192.0.2.1:443");
+        let told = |datagrams| explain(&datagram, Reason::UdpRefused, datagrams);
+        assert!(told(Datagrams::ByRule).contains("Add a rule with `protocol: udp`"));
+        assert!(!told(Datagrams::Never).contains("Add a rule"), "{}", told(Datagrams::Never));
     }
 
     #[test]

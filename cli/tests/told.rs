@@ -1,0 +1,83 @@
+//! What `sidegate run` tells of itself: wrong usage, what it does not carry out, what it refused.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its small functions too")]
+
+mod gate;
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use gate::{program, text};
+
+#[test]
+fn all_of_it_holds_for_an_ordinary_user() {
+    gate::as_an_ordinary_user("all_of_it_holds_for_an_ordinary_user");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(program()).arg("run").args(arguments).output().unwrap()
+}
+
+#[test]
+fn what_the_command_line_names_must_be_there() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("file");
+    fs::write(&file, "").unwrap();
+    let cases = [
+        ("--access-log", "/nonexistent/x", "No such file or directory", "in a folder that exists"),
+        ("--allow-socket", "/nonexistent/x", "No such file or directory", "name a socket"),
+        ("--allow-socket", file.to_str().unwrap(), "it is no Unix socket", "name a socket"),
+    ];
+    for (option, named, fault, remedy) in cases {
+        let refused = run(&[option, named, "--", "echo", "ran"]);
+        assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(2), &b""[..]), "{option}");
+        let said = text(&refused);
+        assert!(said.contains(&format!("{option} {named}: {fault}")) && said.contains(remedy), "{said}");
+    }
+    let socket = place.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let log = place.path().join("log");
+    let (socket, log) = (socket.to_str().unwrap(), log.to_str().unwrap());
+    let ran = run(&["--access-log", log, "--allow-socket", socket, "--", "echo", "ran"]);
+    assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(0), &b"ran\n"[..]), "{}", text(&ran));
+}
+
+#[test]
+fn what_a_run_does_not_carry_out_is_said() {
+    let place = tempfile::tempdir().unwrap();
+    let policy = place.path().join("p.yaml");
+    let of = |spec: &str| {
+        let head = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: shop }\n";
+        fs::write(&policy, format!("{head}{spec}")).unwrap();
+        text(&run(&["--policy", policy.to_str().unwrap(), "--", "true"]))
+    };
+    assert_eq!(of("spec: {}\n"), "", "the control");
+    let said = of("spec:
+  appliesTo: [ \"spiffe://example.org/ns/shop/sa/*\" ]
+  ingress:
+    - name: frontends
+      reason: \"they ask in the clear\"
+      from: [ { cidrs: [ 10.0.0.0/8 ] } ]
+      ports: [ 8080 ]
+      protocol: tcp
+      tls: { mode: none }
+");
+    assert!(said.contains("warning: `appliesTo` of policy `shop` is ignored"), "{said}");
+    assert!(said.contains("warning: 1 ingress rule of policy `shop` NOT enforced"), "{said}");
+}
+
+/// The kernel tells 100 at once, of which only the first of a flow is recorded.
+#[test]
+fn datagrams_are_counted_and_no_rule_is_advised_for_them() {
+    let flood = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(1500):
+    try: s.sendto(b'x', ('198.51.100.7', 443))
+    except OSError: pass";
+    let said = text(&run(&["--", "python3", "-c", flood]));
+    assert!(said.contains("udp 198.51.100.7:443") || said.contains("198.51.100.7:443 (udp, once)"), "{said}");
+    assert!(said.contains("and 1,499 more refused packets, counted, not recorded one by one"), "{said}");
+    assert!(said.contains("udp-refused: `sidegate run` relays no datagrams"), "{said}");
+    assert!(said.contains("use TCP") && !said.contains("Add a rule with `protocol: udp`"), "{said}");
+}
