@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     Reason,
-    address::{embedded_v4, is_local_nat64},
+    address::{AddressRange, embedded_v4, is_local_nat64},
 };
 
 /// Judges an original destination before any rule. `None`: the table has nothing against it.
@@ -46,6 +46,28 @@ fn denied_answer_v6(address: Ipv6Addr) -> Option<Reason> {
         return worse.or_else(|| first_v6(EVERYWHERE_V6, address)).or(Some(Reason::AddressEmbedded));
     }
     first_v6(EVERYWHERE_V6, address).or_else(|| first_v6(NAMES_V6, address))
+}
+
+/// Why the table's own lines deny every address that `except` leaves of a prefix; `None`: they don't.
+pub(crate) fn denied_whole(net: IpNet, except: &[IpNet]) -> Option<Reason> {
+    let v4 = EVERYWHERE_V4.iter().map(|line| (IpNet::V4(line.net), line.reason));
+    let v6 = EVERYWHERE_V6.iter().map(|line| (IpNet::V6(line.net), line.reason));
+    let mut left = vec![AddressRange::of(net)];
+    let mut take = |hole: IpNet| {
+        let rest: Vec<_> =
+            left.iter().flat_map(|range| range.without(AddressRange::of(hole))).flatten().collect();
+        std::mem::replace(&mut left, rest) != left
+    };
+    for hole in except {
+        take(*hole);
+    }
+    let mut reason = None;
+    for (hole, why) in v4.chain(v6) {
+        if take(hole) {
+            reason = reason.or(Some(why));
+        }
+    }
+    reason.filter(|_| left.is_empty())
 }
 
 /// A named opening in the fixed table.

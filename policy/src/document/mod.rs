@@ -4,6 +4,7 @@ pub mod cases;
 mod ends;
 mod fields;
 mod findings;
+pub mod notes;
 mod read;
 mod rule;
 mod scalar;
@@ -78,6 +79,18 @@ pub enum Protocol {
     Tcp,
     /// Datagrams to addresses.
     Udp,
+}
+
+impl Protocol {
+    /// The word that documents use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Tls => "tls",
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
 }
 
 /// One rule; `T` is [`Destination`] for egress and [`Origin`] for ingress.

@@ -1,0 +1,161 @@
+//! What a valid document does not do: on a given day, by the fixed deny table, and in a build that lacks a part.
+
+use ipnet::IpNet;
+
+use crate::{
+    Date, Diagnostic, Reason, Treatment,
+    decision::{Dial, TlsMode},
+    deny_table::{Grant, denied_whole},
+};
+
+use super::{Action, Destination, Document, Protocol, Rule, Spanned};
+
+/// Said of every answer on inbound connections.
+pub const INGRESS_UNENFORCED: &str = "ingress rules are parsed, compiled and explained, but not enforced by this \
+     build: inbound connections are not captured yet";
+
+/// Notes on one document, in the order of its rules. `code`: `not-supported`, `ingress-unenforced`, `never-matches` or
+/// `audit-is-over`.
+pub fn notes(
+    document: &Document,
+    today: Date,
+    carried_out: impl Fn(Treatment) -> bool + Copy,
+) -> Vec<Diagnostic> {
+    let mut notes = Notes { document, today, found: Vec::new() };
+    notes.audit(document.audit_until, &document.name, "policy");
+    for rule in &document.egress {
+        notes.audit(rule.audit_until, &rule.name, "rule");
+        if rule.action == Action::Allow {
+            notes.treatment(rule, carried_out);
+            notes.closed(rule);
+        }
+    }
+    for rule in &document.ingress {
+        notes.audit(rule.audit_until, &rule.name, "rule");
+    }
+    if let Some(rule) = document.ingress.first() {
+        let fix = "guard the port by other means until then, such as a security group";
+        notes.add("ingress-unenforced", &rule.name, INGRESS_UNENFORCED.to_owned(), fix);
+    }
+    notes.found
+}
+
+struct Notes<'d> {
+    document: &'d Document,
+    today: Date,
+    found: Vec<Diagnostic>,
+}
+
+impl Notes<'_> {
+    fn add(&mut self, code: &'static str, at: &Spanned<String>, message: String, fix: impl Into<String>) {
+        let note = Diagnostic::new(&self.document.source, code, at.span.clone(), message, fix);
+        self.found.push(note);
+    }
+
+    fn audit(&mut self, until: Option<Date>, name: &Spanned<String>, what: &str) {
+        let Some(last) = until.filter(|last| *last < self.today) else { return };
+        let message = format!("the audit of {what} `{}` ended with {last}: it is enforced", name.value);
+        self.add("audit-is-over", name, message, "remove `auditUntil`, or name a later day");
+    }
+
+    /// One note a rule, however many ends it has.
+    fn treatment(&mut self, rule: &Rule<Destination>, carried_out: impl Fn(Treatment) -> bool) {
+        let refused = rule.ends.iter().filter_map(|end| treatment(rule, &end.value));
+        let Some(refused) = { refused }.find(|treatment| !carried_out(*treatment)) else { return };
+        let message = format!(
+            "this build does not carry out {} yet: what rule `{}` matches is denied (not-supported), never weakened",
+            asked(rule, refused),
+            rule.name.value
+        );
+        self.add("not-supported", &rule.name, message, Reason::NotSupported.fix());
+    }
+
+    fn closed(&mut self, rule: &Rule<Destination>) {
+        let closed: Vec<(IpNet, Reason)> = rule.ends.iter().flat_map(|end| closed_nets(&end.value)).collect();
+        let Some((net, reason)) = closed.first() else { return };
+        let more = match closed.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more of its `cidrs`"),
+        };
+        let message = format!(
+            "`{net}`{more} in rule `{}` never matches: the fixed deny table closes it to every rule ({reason})",
+            rule.name.value
+        );
+        let grant = Grant::ALL
+            .iter()
+            .find(|grant| grant.openings().iter().any(|opening| net.contains(&opening.address)));
+        let fix = match grant {
+            Some(grant) => format!(
+                "remove it; the platform's own services are opened by a rule `to: [ {{ grants: [ {} ] }} ]`",
+                grant.word()
+            ),
+            None => "remove it; no rule opens it".to_owned(),
+        };
+        self.add("never-matches", &rule.name, message, fix);
+    }
+}
+
+/// How a rule carries what it matches by one end; `None` for grants, which pass as they are.
+fn treatment(rule: &Rule<Destination>, end: &Destination) -> Option<Treatment> {
+    let (dial, private) = match end {
+        Destination::Grants(_) => return None,
+        Destination::Hosts { private, .. } => (Dial::Name, *private),
+        Destination::Workloads(_) if rule.tls == TlsMode::Mesh => (Dial::Workload, false),
+        _ => (Dial::OriginalDestination, false),
+    };
+    let per_request = rule.protocol == Protocol::Http || !rule.http.is_empty();
+    Some(Treatment { dial, tls: rule.tls, private, per_request })
+}
+
+fn asked(rule: &Rule<Destination>, treatment: Treatment) -> &'static str {
+    match treatment.tls {
+        TlsMode::Originate => "`tls: { mode: originate }`",
+        TlsMode::Inspect => "`tls: { mode: inspect }`",
+        TlsMode::Mesh => "`tls: { mode: mesh }`",
+        TlsMode::Terminate => "`tls: { mode: terminate }`",
+        _ if rule.protocol == Protocol::Http => "`protocol: http`",
+        _ => "this treatment",
+    }
+}
+
+/// Prefixes of which the fixed table leaves nothing.
+fn closed_nets(end: &Destination) -> Vec<(IpNet, Reason)> {
+    let Destination::Cidrs { cidrs, except } = end else { return Vec::new() };
+    cidrs.iter().filter_map(|net| Some((*net, denied_whole(*net, except)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, document::parse};
+
+    fn found(rule: &str) -> Vec<&'static str> {
+        let text = format!(
+            "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  egress:\n    - {{ name: r, ports: [ 80 ], {rule} }}\n"
+        );
+        let documents = parse(&Source::new("p.yaml", text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let plain = |treatment: Treatment| !treatment.per_request && treatment.tls != TlsMode::Inspect;
+        notes(&documents[0], Date::from_days(20_000), plain).iter().map(|note| note.code).collect()
+    }
+
+    #[test]
+    fn only_what_does_not_take_effect_is_noted() {
+        let hosts = "to: [ { hosts: [ a.example.com, b.example.com ] } ]";
+        for (rule, expected) in [
+            (hosts.to_owned(), vec![]),
+            (format!("{hosts}, tls: {{ mode: inspect }}"), vec!["not-supported"]),
+            (format!("{hosts}, protocol: http, tls: {{ mode: none }}, reason: plain"), vec!["not-supported"]),
+            (format!("{hosts}, action: deny, protocol: http"), vec![]),
+            (format!("{hosts}, auditUntil: 2024-10-03"), vec!["audit-is-over"]),
+            (format!("{hosts}, auditUntil: 2024-10-04"), vec![]),
+            ("to: [ { cidrs: [ 169.254.0.0/16 ] } ]".to_owned(), vec!["never-matches"]),
+            ("to: [ { cidrs: [ 10.0.0.0/8, \"::1/128\" ] } ]".to_owned(), vec!["never-matches"]),
+            ("to: [ { cidrs: [ 126.0.0.0/7 ], except: [ 126.0.0.0/8 ] } ]".to_owned(), vec!["never-matches"]),
+            ("to: [ { cidrs: [ 126.0.0.0/7 ] } ]".to_owned(), vec![]),
+            ("to: [ { cidrs: [ 224.0.0.0/3 ] } ]".to_owned(), vec!["never-matches"]),
+            ("action: deny, to: [ { cidrs: [ 127.0.0.0/8 ] } ]".to_owned(), vec![]),
+        ] {
+            assert_eq!(found(&rule), expected, "{rule}");
+        }
+    }
+}
