@@ -34,9 +34,11 @@ fn text(bytes: &[u8]) -> &str {
 fn valid_files_give_a_line_each_and_0() {
     let output = check(&[], &[fixture("good/complete.yaml")], b"");
     assert_eq!(output.status.code(), Some(0));
-    let line = text(&output.stdout);
+    let lines = text(&output.stdout);
+    let mut summaries = lines.lines().filter(|line| !line.starts_with("note: "));
+    let line = summaries.next().unwrap();
     assert!(line.contains("payments: 10 egress rules, 3 ingress rules; for spiffe://"), "{line}");
-    assert!(line.contains("AUDIT ONLY") && line.lines().count() == 1, "{line}");
+    assert!(line.contains("AUDIT ONLY") && summaries.next().is_none(), "{lines}");
     assert_eq!(text(&output.stderr), "");
 }
 
@@ -101,4 +103,35 @@ fn policies_for_different_workloads_may_disagree_and_others_may_not() {
         let output = check(&[], &["-".into()], both.as_bytes());
         assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
     }
+}
+
+#[test]
+fn notes_tell_what_a_valid_policy_does_not_do_and_leave_the_status() {
+    let policy = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec:\n  mode: audit\n  auditUntil: 2020-01-01\n  egress:\n    \
+        - { name: api, to: [ { hosts: [ api.example.com ] } ], ports: [ 443 ] }\n    \
+        - { name: seen, to: [ { hosts: [ b.example.com ] } ], ports: [ 443 ], tls: { mode: inspect } }\n    \
+        - { name: dead, to: [ { cidrs: [ 169.254.0.0/16 ] } ], ports: [ 443 ] }\n  ingress:\n    \
+        - { name: in, from: [ { cidrs: [ 10.0.0.0/8 ] } ], ports: [ 443 ] }\n";
+    let output = check(&["--json"], &["-".into()], policy.as_bytes());
+    assert_eq!(output.status.code(), Some(0));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["valid"], true);
+    let notes = answer["notes"].as_array().unwrap();
+    let told: Vec<_> = notes.iter().map(|note| (note["line"].as_u64().unwrap(), &note["code"])).collect();
+    let expected =
+        [(3, "audit-is-over"), (9, "not-supported"), (10, "never-matches"), (12, "ingress-unenforced")];
+    assert_eq!(
+        told,
+        expected.map(|(line, code)| (line, code.into())).each_ref().map(|(line, code)| (*line, code))
+    );
+    let shown = check(&[], &["-".into()], policy.as_bytes());
+    let shown = text(&shown.stdout);
+    assert!(
+        shown.contains("note: <stdin>:12:15: ingress rules are") && !shown.contains("AUDIT ONLY"),
+        "{shown}"
+    );
+
+    let output = check(&["--json"], &[fixture("good/minimal.yaml")], b"");
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["notes"], serde_json::json!([]));
 }

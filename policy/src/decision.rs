@@ -125,6 +125,20 @@ pub struct Decision {
     pub generation: Generation,
 }
 
+impl Decision {
+    /// What comes of it in a build that does not carry out every treatment: what it can't is denied, never weakened.
+    #[must_use]
+    pub fn limited_to(self, carried_out: impl Fn(Treatment) -> bool) -> Decision {
+        match self.treatment {
+            Some(treatment) if !carried_out(treatment) => {
+                let (verdict, reason) = (Verdict::Denied, Reason::NotSupported);
+                Decision { verdict, reason, treatment: None, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// What DNS may do with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameDecision {

@@ -6,10 +6,9 @@ mod why;
 use serde::Serialize;
 
 use crate::{
-    Decision, Direction, Observed, PolicySet, Reason, Request, RuleId, Treatment, Verdict,
+    Decision, Direction, Observed, PolicySet, Proposal, Reason, Request, RuleId, Treatment, Verdict,
     decision::{Dial, TlsMode},
-    document::Protocol,
-    suggest_rule,
+    document::{Action, Destination},
 };
 
 /// Why a request is judged as it is. Its JSON form is stable; its text form ([`std::fmt::Display`]) is for people.
@@ -42,6 +41,8 @@ pub struct Explanation {
     pub fix: &'static str,
     /// For what is not allowed: the smallest rule that would allow it, as YAML.
     pub suggestion: Option<String>,
+    /// What else to know of this answer, such as what was assumed.
+    pub notes: Vec<String>,
 }
 
 /// A rule's name and place.
@@ -81,7 +82,7 @@ pub struct TreatmentView {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `fixed-table`, `deny-rules`, `allow-rules` or `default`.
+    /// `policies`, `fixed-table`, `deny-rules`, `allow-rules`, `default` or `this-build`.
     pub check: &'static str,
     /// What it found, in words.
     pub found: String,
@@ -102,9 +103,25 @@ pub struct NearRule {
 impl PolicySet {
     /// Judges a request and says why. Slower than [`PolicySet::decide`], with the same decision.
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        let decision = self.decide(request);
+        self.explain_for(request, |_| true)
+    }
+
+    /// As [`PolicySet::explain`], in a build that carries out some treatments only: the others are denied with
+    /// [`Reason::NotSupported`], and no rule that asks for one is suggested.
+    pub fn explain_for(&self, request: &Request<'_>, carried_out: fn(Treatment) -> bool) -> Explanation {
+        let judged = self.decide(request);
+        let decision = judged.limited_to(carried_out);
         let refused = decision.verdict != Verdict::Allowed;
-        let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies);
+        let unbuilt = decision.reason == Reason::NotSupported;
+        let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies) || unbuilt;
+        let mut steps = why::steps(self, request, &judged);
+        let asked = judged.treatment.filter(|_| unbuilt).map(TreatmentView::of);
+        steps.extend(
+            asked.map(|asked| Step {
+                check: "this-build",
+                found: format!("does not carry it out yet: {asked}"),
+            }),
+        );
         Explanation {
             request: text::request(request),
             direction: request.direction,
@@ -114,10 +131,23 @@ impl PolicySet {
             meaning: decision.reason.meaning(),
             rule: decision.rule.map(|rule| self.view(rule)),
             treatment: decision.treatment.map(TreatmentView::of),
-            steps: why::steps(self, request, &decision),
-            near: if refused { why::near_rules(self, request) } else { Vec::new() },
+            steps,
+            near: if refused && !unbuilt { why::near_rules(self, request) } else { Vec::new() },
             fix: decision.reason.fix(),
-            suggestion: (refused && !hopeless).then(|| suggest_rule(request)),
+            suggestion: (refused && !hopeless).then(|| self.suggest(request, carried_out)),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The smallest rule that would allow a request, no narrower than what a rule for its host says already.
+    fn suggest(&self, request: &Request<'_>, carried_out: fn(Treatment) -> bool) -> String {
+        let private = request.host.is_some_and(|(_, host)| {
+            let opens = |end: &Destination| matches!(end, Destination::Hosts { hosts, private: true } if hosts.iter().any(|pattern| pattern.matches(host)));
+            self.rules().any(|(_, rule)| rule.action == Action::Allow && rule.ends.iter().any(opens))
+        });
+        match Proposal::for_build(request, carried_out) {
+            Ok(proposal) => proposal.as_private_as(private).rule(),
+            Err(hopeless) => format!("# {hopeless}\n"),
         }
     }
 
@@ -168,14 +198,5 @@ pub(crate) fn list_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Egress => "egress",
         Direction::Ingress => "ingress",
-    }
-}
-
-pub(crate) fn protocol_word(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tls => "tls",
-        Protocol::Http => "http",
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
     }
 }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use crate::{
-    Direction, HostName, Observed, Reason, Request, SpiffeId,
+    Direction, HostName, Observed, Reason, Request, SpiffeId, Treatment,
+    decision::{Dial, TlsMode},
     deny_table::{Grant, denied_answer, denied_destination},
     document::quoted,
 };
@@ -24,7 +25,7 @@ pub use proposals::Proposals;
 /// A deny rule that matches the request goes on to win.
 pub fn suggest_rule(request: &Request<'_>) -> String {
     match Proposal::of(request) {
-        Ok(proposal) => proposal.yaml(&proposal.name()),
+        Ok(proposal) => proposal.rule(),
         Err(hopeless) => format!("# {hopeless}\n"),
     }
 }
@@ -36,6 +37,8 @@ pub enum Hopeless {
     Nameless,
     /// The fixed table denies the destination, and no grant opens it.
     Closed(Reason),
+    /// The build does not carry out what the rule would have to ask for.
+    NotBuilt,
 }
 
 impl fmt::Display for Hopeless {
@@ -44,6 +47,9 @@ impl fmt::Display for Hopeless {
             Hopeless::Nameless => {
                 f.write_str("no rule can allow this: it names neither a host nor an address")
             }
+            Hopeless::NotBuilt => f.write_str(
+                "no rule that this build carries out allows this: workloads are reached over the mesh",
+            ),
             Hopeless::Closed(reason) => {
                 write!(f, "no rule opens this destination ({reason}): {}", reason.meaning())
             }
@@ -116,6 +122,50 @@ impl Proposal {
                 end,
             },
         })
+    }
+
+    /// As [`Proposal::of`], for a build that carries out some treatments only: HTTP whose requests it does not judge is
+    /// proposed as what it carries, bytes that are not looked at.
+    ///
+    /// # Errors
+    /// No rule would, or none that the build carries out.
+    pub fn for_build(
+        request: &Request<'_>,
+        carried_out: impl Fn(Treatment) -> bool,
+    ) -> Result<Proposal, Hopeless> {
+        let mut proposal = Proposal::of(request)?;
+        if proposal.key.protocol == Carried::Http && !carried_out(proposal.treatment()) {
+            proposal.key.protocol = Carried::Tcp;
+            proposal.http.clear();
+        }
+        if carried_out(proposal.treatment()) { Ok(proposal) } else { Err(Hopeless::NotBuilt) }
+    }
+
+    /// With `private: true` where that is so and it names a host.
+    #[must_use]
+    pub fn as_private_as(mut self, private: bool) -> Proposal {
+        self.private |= private && matches!(self.key.end, End::Host(_));
+        self
+    }
+
+    /// One list item at the margin, as YAML with a final newline.
+    pub fn rule(&self) -> String {
+        self.yaml(&self.name())
+    }
+
+    fn treatment(&self) -> Treatment {
+        let tls = match (&self.key.end, self.key.protocol) {
+            (End::Grant(_), _) => TlsMode::None,
+            (End::Workload(_), Carried::Tls | Carried::Http | Carried::Tcp) => TlsMode::Mesh,
+            (_, Carried::Tls) => TlsMode::Passthrough { min_tls12: self.min_tls12 },
+            _ => TlsMode::None,
+        };
+        let dial = match &self.key.end {
+            End::Host(_) => Dial::Name,
+            End::Workload(_) => Dial::Workload,
+            End::Grant(_) | End::Address(_) => Dial::OriginalDestination,
+        };
+        Treatment { dial, tls, private: self.private, per_request: self.key.protocol == Carried::Http }
     }
 
     /// Letters, digits and hyphens, at most 63 of them.

@@ -5,11 +5,13 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use sidegate_policy::{SpiffeId, diff};
 
-use super::{compiled, report};
+use super::{answer, compiled, read, report};
 
 /// Compare two policies: what becomes reachable, what no longer is, what is carried differently.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 they say the same, 1 they differ, 2 wrong usage or an invalid file.")]
+#[command(after_help = "\
+Exit status: 0 they say the same, 1 they differ or one is invalid, 2 wrong usage or a file that can't be read.
+With --json an invalid file gives `\"valid\": false` and its errors, as `check --json` does.")]
 pub(crate) struct DiffArgs {
     /// The policy file before.
     old: PathBuf,
@@ -24,13 +26,20 @@ pub(crate) struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs) -> ExitCode {
-    let set = |file: &PathBuf| compiled::set(std::slice::from_ref(file), args.workload.clone());
-    let (Some(old), Some(new)) = (set(&args.old), set(&args.new)) else { return ExitCode::from(2) };
-    let difference = diff::compare(&old, &new, compiled::today());
+    compare(args).unwrap_or_else(|status| status)
+}
+
+fn compare(args: &DiffArgs) -> Result<ExitCode, ExitCode> {
+    let [old, new] = [&args.old, &args.new].map(|file| read::read(std::slice::from_ref(file)));
+    if old.is_faulty() || new.is_faulty() {
+        return Err(answer::refuse(&old.beside(new), args.json));
+    }
+    let set = |reading| compiled::Loaded::new(reading, args.json).set(args.workload.clone());
+    let difference = diff::compare(&set(old)?, &set(new)?, compiled::today());
     if args.json {
-        compiled::print_json(&difference);
+        report::say_json(&difference);
     } else {
         report::say(difference.to_string().trim_end());
     }
-    if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

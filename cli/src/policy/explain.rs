@@ -4,16 +4,19 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use sidegate_policy::{
-    CanonicalPath, Direction, HostName, SpiffeId, Verdict,
-    document::{Protocol, cases::Scenario},
+    CanonicalPath, Direction, HostName, PolicySet, SpiffeId, Treatment, Verdict,
+    decision::TlsMode,
+    document::{Protocol, cases::Scenario, notes::INGRESS_UNENFORCED},
 };
 
-use super::{compiled, report};
+use super::{compiled, report, suggestion};
 
 /// Ask what a policy says of one connection, and why.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 allowed, 1 denied (or only recorded, in audit), 2 wrong usage or an invalid file.
+Exit status: 0 allowed, 1 denied (or only recorded, in audit) or a file is invalid, 2 wrong usage or a file that can't
+be read. With --json an invalid file gives `\"valid\": false` and its errors, as `check --json` does.
+A treatment that this build does not carry out yet is denied, with the reason `not-supported`.
 
 Examples:
   sidegate policy explain p.yaml --host api.example.com --port 443
@@ -32,9 +35,9 @@ pub(crate) struct ExplainArgs {
     /// Destination port.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// What the first bytes show.
-    #[arg(long, value_enum, default_value_t = ProtocolArg::Tls)]
-    protocol: ProtocolArg,
+    /// What the first bytes show; without it, the first of tls, tcp, http and udp that is allowed.
+    #[arg(long, value_enum)]
+    protocol: Option<ProtocolArg>,
     /// Method of one HTTP request.
     #[arg(long, requires = "path")]
     method: Option<String>,
@@ -82,44 +85,107 @@ fn identity(text: &str) -> Result<SpiffeId, String> {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
-    let scenario = args.scenario();
-    if scenario.host.is_none() && scenario.ip.is_none() && scenario.peer.is_none() {
+    if args.host.is_none() && args.ip.is_none() && args.peer_and_workload().0.is_none() {
         eprintln!("sidegate: say what to judge: --host, --ip, or the far end's SPIFFE ID");
         return ExitCode::from(2);
     }
-    let Some(set) = compiled::set(&args.files, scenario.workload.clone()) else { return ExitCode::from(2) };
-    let explanation = set.explain(&scenario.request(compiled::today()));
+    explain(args).unwrap_or_else(|status| status)
+}
+
+fn explain(args: &ExplainArgs) -> Result<ExitCode, ExitCode> {
+    let loaded = compiled::load(&args.files, args.json)?;
+    let (_, workload) = args.peer_and_workload();
+    let set = loaded.set(workload.cloned())?;
+    let (scenario, assumed) = assumed(args, &set);
+    let built = compiled::built(scenario.direction);
+    let mut explanation = set.explain_for(&scenario.request_under(&set, compiled::today()), built);
+    if let Some(suggested) = explanation.suggestion.take() {
+        explanation.suggestion = Some(suggestion::fitting(suggested, &loaded, &scenario, &explanation));
+    }
+    explanation.notes.extend(assumed);
+    if scenario.direction == Direction::Ingress {
+        explanation.notes.push(INGRESS_UNENFORCED.to_owned());
+    }
     if args.json {
-        compiled::print_json(&explanation);
+        report::say_json(&explanation);
     } else {
         report::say(explanation.to_string().trim_end());
     }
-    if explanation.decision.verdict == Verdict::Allowed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let allowed = explanation.decision.verdict == Verdict::Allowed;
+    Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The scenario, and where no protocol was named a word on the one that was assumed.
+fn assumed(args: &ExplainArgs, set: &PolicySet) -> (Scenario, Option<String>) {
+    if let Some(protocol) = args.protocol {
+        return (args.scenario(protocol.into()), None);
+    }
+    if args.method.is_some() {
+        return (args.scenario(Protocol::Http), None);
+    }
+    let another = "name another with --protocol";
+    if let Some(scenario) = first_allowed(args, set) {
+        let note = format!("protocol `{}` was assumed; {another}", scenario.protocol.word());
+        return (scenario, Some(note));
+    }
+    let guess = if args.port == 80 { Protocol::Http } else { Protocol::Tls };
+    let note = format!("protocol `{}` was assumed, and no other is allowed; {another}", guess.word());
+    (args.scenario(guess), Some(note))
+}
+
+/// With the first protocol that is allowed; where none is, the first that is only because this build does not carry it
+/// out. A rule that looks at no bytes allows TLS too, but it is mostly there for something else.
+fn first_allowed(args: &ExplainArgs, set: &PolicySet) -> Option<Scenario> {
+    let by_treatment = |accepted: &dyn Fn(Treatment) -> bool, protocols: [Protocol; 4]| {
+        protocols.map(|protocol| args.scenario(protocol)).into_iter().find(|scenario| {
+            set.decide(&scenario.request_under(set, compiled::today())).treatment.is_some_and(accepted)
+        })
+    };
+    let order = [Protocol::Tls, Protocol::Tcp, Protocol::Http, Protocol::Udp];
+    let built = compiled::built(args.direction());
+    by_treatment(&|treatment| treatment.tls != TlsMode::None && built(treatment), order)
+        .or_else(|| by_treatment(&built, [Protocol::Tcp, Protocol::Tls, Protocol::Http, Protocol::Udp]))
+        .or_else(|| by_treatment(&|_| true, order))
 }
 
 impl ExplainArgs {
-    fn scenario(&self) -> Scenario {
-        let (direction, peer, workload) = match self.direction {
-            DirectionArg::Egress => (Direction::Egress, &self.to, &self.from),
-            DirectionArg::Ingress => (Direction::Ingress, &self.from, &self.to),
-        };
-        let protocol = match self.protocol {
-            // A method is only ever seen in HTTP.
-            ProtocolArg::Tls if self.method.is_some() => Protocol::Http,
-            ProtocolArg::Tls => Protocol::Tls,
-            ProtocolArg::Http => Protocol::Http,
-            ProtocolArg::Tcp => Protocol::Tcp,
-            ProtocolArg::Udp => Protocol::Udp,
-        };
+    /// Who is at the far end, and the workload itself.
+    fn peer_and_workload(&self) -> (Option<&SpiffeId>, Option<&SpiffeId>) {
+        match self.direction {
+            DirectionArg::Egress => (self.to.as_ref(), self.from.as_ref()),
+            DirectionArg::Ingress => (self.from.as_ref(), self.to.as_ref()),
+        }
+    }
+
+    fn direction(&self) -> Direction {
+        match self.direction {
+            DirectionArg::Egress => Direction::Egress,
+            DirectionArg::Ingress => Direction::Ingress,
+        }
+    }
+
+    fn scenario(&self, protocol: Protocol) -> Scenario {
+        let (peer, workload) = self.peer_and_workload();
         Scenario {
-            direction,
+            direction: self.direction(),
             host: self.host.clone(),
             ip: self.ip,
             port: self.port,
             protocol,
             http: self.method.clone().zip(self.path.clone()),
-            peer: peer.clone(),
-            workload: workload.clone(),
+            peer: peer.cloned(),
+            workload: workload.cloned(),
+        }
+    }
+}
+
+impl From<ProtocolArg> for Protocol {
+    fn from(named: ProtocolArg) -> Protocol {
+        match named {
+            ProtocolArg::Tls => Protocol::Tls,
+            ProtocolArg::Http => Protocol::Http,
+            ProtocolArg::Tcp => Protocol::Tcp,
+            ProtocolArg::Udp => Protocol::Udp,
         }
     }
 }

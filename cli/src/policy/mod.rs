@@ -1,11 +1,13 @@
 //! `sidegate policy`: what a policy says, before anything runs under it.
 
+mod answer;
 mod check;
 mod compiled;
 mod diff;
 mod explain;
 pub(crate) mod read;
 pub(crate) mod report;
+mod suggestion;
 mod test;
 
 use std::process::ExitCode;

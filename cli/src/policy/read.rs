@@ -25,6 +25,22 @@ pub(crate) struct Reading {
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
+impl Reading {
+    /// Something can't be read, or is wrong.
+    pub(crate) fn is_faulty(&self) -> bool {
+        !self.unreadable.is_empty() || !self.diagnostics.is_empty()
+    }
+
+    /// Both together, without asking whether they agree.
+    pub(super) fn beside(mut self, mut other: Reading) -> Reading {
+        self.unreadable.append(&mut other.unreadable);
+        self.sources.append(&mut other.sources);
+        self.documents.append(&mut other.documents);
+        self.diagnostics.append(&mut other.diagnostics);
+        self
+    }
+}
+
 /// Reads files (`-`: standard input) and checks each, and each with every other that may apply to the same workload.
 pub(crate) fn read(files: &[PathBuf]) -> Reading {
     let mut reading = Reading::default();
@@ -40,14 +56,28 @@ pub(crate) fn read(files: &[PathBuf]) -> Reading {
             Err(error) => reading.unreadable.push((file.clone(), error)),
         }
     }
-    if reading.diagnostics.is_empty() {
-        reading.diagnostics = disagreements(&reading.documents);
-    }
+    reading.diagnostics.extend(disagreements(&reading.documents));
     reading
 }
 
+/// The two mistakes that people make with a path, in words that say what to do.
+fn in_words(file: &Path, error: io::Error) -> io::Error {
+    let words = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::IsADirectory => {
+            format!("this is a folder; name the files in it, such as {}", file.join("*.yaml").display())
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), words)
+}
+
 /// A source, and its fault when it is not UTF-8.
-fn read_source(file: &Path) -> io::Result<(Source, Option<Diagnostic>)> {
+pub(super) fn read_source(file: &Path) -> io::Result<(Source, Option<Diagnostic>)> {
+    read_bytes(file).map_err(|error| in_words(file, error)).map(|(name, bytes)| as_source(name, bytes))
+}
+
+fn read_bytes(file: &Path) -> io::Result<(String, Vec<u8>)> {
     // One byte more than is read: enough to refuse what is larger, without reading all of it.
     let limit = MAX_SIZE as u64 + 1;
     let mut bytes = Vec::new();
@@ -58,8 +88,12 @@ fn read_source(file: &Path) -> io::Result<(Source, Option<Diagnostic>)> {
         File::open(file)?.take(limit).read_to_end(&mut bytes)?;
         file.display().to_string()
     };
+    Ok((name, bytes))
+}
+
+fn as_source(name: String, bytes: Vec<u8>) -> (Source, Option<Diagnostic>) {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok((Source::new(name, text), None)),
+        Ok(text) => (Source::new(name, text), None),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let source = Source::new(name, String::from_utf8_lossy(error.as_bytes()));
@@ -67,7 +101,7 @@ fn read_source(file: &Path) -> io::Result<(Source, Option<Diagnostic>)> {
             let fault = (!whole).then(|| {
                 Diagnostic::new(&source, "encoding", at..at, "the file is not UTF-8", "save it as UTF-8")
             });
-            Ok((source, fault))
+            (source, fault)
         }
     }
 }

@@ -23,6 +23,14 @@ pub(super) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// One JSON value on standard output.
+pub(super) fn say_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => say(&json),
+        Err(error) => eprintln!("sidegate: {error}"),
+    }
+}
+
 fn width(terminal: bool) -> usize {
     let columns = rustix::termios::tcgetwinsize(io::stderr()).map(|size| usize::from(size.ws_col));
     match columns {

@@ -69,7 +69,7 @@ pub fn policy_cases(bytes: &[u8]) {
     match document::cases::parse_cases(&source) {
         Ok(cases) => {
             let set = PolicySet::empty(sidegate_policy::Generation::default());
-            cases.iter().for_each(|case| drop(case.judge(&set, Date::from_days(20_000))));
+            cases.iter().for_each(|case| drop(case.judge(&set, Date::from_days(20_000), |_| true)));
         }
         Err(diagnostics) => assert!(!diagnostics.is_empty(), "a refusal says why"),
     }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::Range};
 
 use crate::{
     CanonicalPath, Date, Diagnostic, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
-    Source, SpiffeId, Verdict, request::HttpFacts,
+    Source, SpiffeId, Treatment, Verdict, request::HttpFacts,
 };
 
 use super::{
@@ -53,7 +53,20 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The request that is judged.
+    /// The request as it comes to a proxy under this set: where a `tcp` rule covers the host, DNS gives out a synthetic
+    /// address for it, and that vouches for the name.
+    pub fn request_under(&self, set: &PolicySet, today: Date) -> Request<'_> {
+        let mut request = self.request(today);
+        let named = self.ip.is_none() && self.direction == Direction::Egress;
+        if let Some((evidence, host)) = request.host.as_mut().filter(|_| named)
+            && set.judge_name(host, today).synthetic
+        {
+            *evidence = HostEvidence::Synthetic;
+        }
+        request
+    }
+
+    /// The request without regard to what DNS would answer.
     pub fn request(&self, today: Date) -> Request<'_> {
         let (evidence, observed) = match self.protocol {
             Protocol::Tls => (HostEvidence::Sni, Observed::Tls { offers_tls13: true, ech: false }),
@@ -92,9 +105,14 @@ pub struct Case {
 }
 
 impl Case {
-    /// `None`: it is as expected. Otherwise what differs, in words.
-    pub fn judge(&self, set: &PolicySet, today: Date) -> Option<String> {
-        let decision = set.decide(&self.scenario.request(today));
+    /// `None`: it is as expected. Otherwise what differs, in words. What is not carried out is denied.
+    pub fn judge(
+        &self,
+        set: &PolicySet,
+        today: Date,
+        carried_out: impl Fn(Treatment) -> bool,
+    ) -> Option<String> {
+        let decision = set.decide(&self.scenario.request_under(set, today)).limited_to(carried_out);
         let mut wrong = Vec::new();
         if decision.verdict != self.expect.value {
             let (expected, found) = (self.expect.value.word(), decision.verdict.word());
@@ -270,7 +288,7 @@ mod tests {
         let set = PolicySet::compile(&documents, &CompileOptions::default()).expect("a set");
         let cases =
             parse_cases(&Source::new("cases.yaml", cases)).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        cases.iter().map(|case| case.judge(&set, Date::from_days(20_000))).collect()
+        cases.iter().map(|case| case.judge(&set, Date::from_days(20_000), |_| true)).collect()
     }
 
     #[test]

@@ -16,6 +16,9 @@ impl fmt::Display for Explanation {
         if let Some(treatment) = &self.treatment {
             writeln!(f, "  carried  {treatment}")?;
         }
+        for note in &self.notes {
+            writeln!(f, "  note     {note}")?;
+        }
         for (index, near) in self.near.iter().enumerate() {
             let label = if index == 0 { "near" } else { "" };
             writeln!(f, "  {label:<8} {}: {}", near.rule, near.why)?;

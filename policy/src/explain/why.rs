@@ -12,7 +12,7 @@ use crate::{
     set::rule::{CompiledRule, Miss, Stage},
 };
 
-use super::{NearRule, Step, protocol_word};
+use super::{NearRule, Step};
 
 /// Most near rules that are shown.
 const SHOWN: usize = 5;
@@ -121,7 +121,7 @@ fn why(rule: &CompiledRule, miss: Miss, request: &Request<'_>) -> String {
             "a `tcp` rule for a name needs the address that our DNS gave out; a name in the first bytes is a claim"
                 .to_owned()
         }
-        (Stage::Protocol, ..) => format!("it is for `{}`; this is {observed}", protocol_word(rule.protocol)),
+        (Stage::Protocol, ..) => format!("it is for `{}`; this is {observed}", rule.protocol.word()),
         (Stage::Address, Some(address), _) => format!("its name may not lead to {address} ({})", miss.reason),
         (Stage::Http, _, Some(http)) => {
             format!("{} {} is not among its `http` entries", http.method, http.path.as_str())
