@@ -15,10 +15,10 @@ use crate::{
 /// An IPv6 address that carries an IPv4 address is judged by both.
 pub fn denied_destination(address: IpAddr) -> Option<Reason> {
     match address.to_canonical() {
-        IpAddr::V4(v4) => first_v4(EVERYWHERE_V4, v4),
+        IpAddr::V4(v4) => EVERYWHERE_V4.first(v4),
         IpAddr::V6(v6) => {
-            let carried = || embedded_v4(v6).into_iter().flatten().find_map(|v4| first_v4(EVERYWHERE_V4, v4));
-            carried().or_else(|| first_v6(EVERYWHERE_V6, v6))
+            let carried = || embedded_v4(v6).into_iter().flatten().find_map(|v4| EVERYWHERE_V4.first(v4));
+            carried().or_else(|| EVERYWHERE_V6.first(v6))
         }
     }
 }
@@ -34,7 +34,7 @@ pub fn denied_answer(address: IpAddr, private: bool) -> Option<Reason> {
 }
 
 fn denied_answer_v4(address: Ipv4Addr) -> Option<Reason> {
-    first_v4(EVERYWHERE_V4, address).or_else(|| first_v4(NAMES_V4, address))
+    EVERYWHERE_V4.first(address).or_else(|| NAMES_V4.first(address))
 }
 
 fn denied_answer_v6(address: Ipv6Addr) -> Option<Reason> {
@@ -42,10 +42,10 @@ fn denied_answer_v6(address: Ipv6Addr) -> Option<Reason> {
     if carried.iter().any(Option::is_some) || is_local_nat64(address) {
         // The embedded form itself is refused; a reason of what it carries says more, except `AddressPrivate`,
         // which `private` would open.
-        let worse = carried.into_iter().flatten().find_map(|v4| first_v4(EVERYWHERE_V4, v4));
-        return worse.or_else(|| first_v6(EVERYWHERE_V6, address)).or(Some(Reason::AddressEmbedded));
+        let worse = carried.into_iter().flatten().find_map(|v4| EVERYWHERE_V4.first(v4));
+        return worse.or_else(|| EVERYWHERE_V6.first(address)).or(Some(Reason::AddressEmbedded));
     }
-    first_v6(EVERYWHERE_V6, address).or_else(|| first_v6(NAMES_V6, address))
+    EVERYWHERE_V6.first(address).or_else(|| NAMES_V6.first(address))
 }
 
 /// Why the table's own lines deny every address that `except` leaves of a prefix; `None`: they don't.
@@ -143,11 +143,51 @@ const EKS_AGENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0,
 const AWS_TIME: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 123));
 const AWS_TIME_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123));
 
-/// One line of the table: a prefix and why it is denied. The first line that holds an address names the reason.
+/// A part of the table: the first line that holds an address names the reason.
+struct Table<N: 'static> {
+    lines: &'static [Line<N>],
+    /// First octets that some line lies under: most addresses are cleared by one look.
+    octets: [bool; 256],
+}
+
+/// A prefix, and why it is denied.
 struct Line<N> {
     net: N,
     reason: Reason,
 }
+
+macro_rules! table {
+    ($net:ty, $address:ty) => {
+        impl Table<$net> {
+            const fn new(lines: &'static [Line<$net>]) -> Self {
+                let mut octets = [false; 256];
+                let mut at = 0;
+                while at < lines.len() {
+                    let net = &lines[at].net;
+                    let first = net.addr().octets()[0] as usize;
+                    let mut octet = first;
+                    // A prefix shorter than an octet covers several.
+                    while octet < 256 && (octet ^ first) >> 8_u8.saturating_sub(net.prefix_len()) == 0 {
+                        octets[octet] = true;
+                        octet += 1;
+                    }
+                    at += 1;
+                }
+                Table { lines, octets }
+            }
+
+            fn first(&self, address: $address) -> Option<Reason> {
+                let [octet, ..] = address.octets();
+                if self.octets.get(usize::from(octet)) == Some(&false) {
+                    return None;
+                }
+                self.lines.iter().find(|line| line.net.contains(&address)).map(|line| line.reason)
+            }
+        }
+    };
+}
+table!(Ipv4Net, Ipv4Addr);
+table!(Ipv6Net, Ipv6Addr);
 
 const fn v4([a, b, c, d]: [u8; 4], length: u8, reason: Reason) -> Line<Ipv4Net> {
     Line { net: Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length), reason }
@@ -165,7 +205,7 @@ use Reason::{
 };
 
 /// IPv4 denied for original destinations and for names. IANA IPv4 special-purpose registry (RFC 6890).
-const EVERYWHERE_V4: &[Line<Ipv4Net>] = &[
+static EVERYWHERE_V4: Table<Ipv4Net> = Table::<Ipv4Net>::new(&[
     v4([0, 0, 0, 0], 8, Unspecified),
     v4([100, 100, 100, 200], 32, Metadata), // Alibaba Cloud
     v4([127, 0, 0, 0], 8, Loopback),
@@ -184,10 +224,10 @@ const EVERYWHERE_V4: &[Line<Ipv4Net>] = &[
     v4([224, 0, 0, 0], 4, Multicast),
     v4([255, 255, 255, 255], 32, Broadcast),
     v4([240, 0, 0, 0], 4, Reserved),
-];
+]);
 
 /// IPv4 denied for names besides.
-const NAMES_V4: &[Line<Ipv4Net>] = &[
+static NAMES_V4: Table<Ipv4Net> = Table::<Ipv4Net>::new(&[
     v4([10, 0, 0, 0], 8, Private),
     v4([100, 64, 0, 0], 10, Private), // shared address space, RFC 6598
     v4([172, 16, 0, 0], 12, Private),
@@ -196,10 +236,10 @@ const NAMES_V4: &[Line<Ipv4Net>] = &[
     v4([198, 51, 100, 0], 24, Private),
     v4([203, 0, 113, 0], 24, Private),
     v4([192, 88, 99, 0], 24, Reserved), // 6to4 relays, RFC 7526
-];
+]);
 
 /// IPv6 denied for original destinations and for names. IANA IPv6 special-purpose registry (RFC 6890).
-const EVERYWHERE_V6: &[Line<Ipv6Net>] = &[
+static EVERYWHERE_V6: Table<Ipv6Net> = Table::<Ipv6Net>::new(&[
     v6([0; 4], [0; 4], 128, Unspecified),
     v6([0; 4], [0, 0, 0, 1], 128, Loopback),
     v6([0; 4], [0; 4], 96, Embedded), // IPv4-compatible: nothing real is reached so
@@ -213,10 +253,10 @@ const EVERYWHERE_V6: &[Line<Ipv6Net>] = &[
     v6([0xfe80, 0, 0, 0], [0; 4], 10, LinkLocal),
     v6([0xfd00, 0x5de6, 0, 0], [0; 4], 64, Reserved), // our synthetic range
     v6([0xff00, 0, 0, 0], [0; 4], 8, Multicast),
-];
+]);
 
 /// IPv6 denied for names besides. Of what remains, only global unicast (2000::/3) is reachable by a name.
-const NAMES_V6: &[Line<Ipv6Net>] = &[
+static NAMES_V6: Table<Ipv6Net> = Table::<Ipv6Net>::new(&[
     v6([0xfc00, 0, 0, 0], [0; 4], 7, Private),
     v6([0x2001, 0xdb8, 0, 0], [0; 4], 32, Private), // documentation, RFC 3849 and RFC 9637
     v6([0x3fff, 0, 0, 0], [0; 4], 20, Private),
@@ -226,15 +266,7 @@ const NAMES_V6: &[Line<Ipv6Net>] = &[
     v6([0, 0, 0, 0], [0; 4], 3, Reserved),
     v6([0x4000, 0, 0, 0], [0; 4], 2, Reserved),
     v6([0x8000, 0, 0, 0], [0; 4], 1, Reserved), // with site-local fec0::/10, RFC 3879
-];
-
-fn first_v4(lines: &[Line<Ipv4Net>], address: Ipv4Addr) -> Option<Reason> {
-    lines.iter().find(|line| line.net.contains(&address)).map(|line| line.reason)
-}
-
-fn first_v6(lines: &[Line<Ipv6Net>], address: Ipv6Addr) -> Option<Reason> {
-    lines.iter().find(|line| line.net.contains(&address)).map(|line| line.reason)
-}
+]);
 
 /// Prefixes that no datagram rule opens: the table, and every form with a fixed prefix that carries IPv4.
 pub(crate) fn datagram_denials() -> impl Iterator<Item = IpNet> {
@@ -245,8 +277,8 @@ pub(crate) fn datagram_denials() -> impl Iterator<Item = IpNet> {
         v6([0x2002, 0, 0, 0], [0; 4], 16, Embedded),
         v6([0x2001, 0, 0, 0], [0; 4], 32, Embedded),
     ];
-    let v4 = EVERYWHERE_V4.iter().map(|line| IpNet::V4(line.net));
-    let v6 = EVERYWHERE_V6.iter().map(|line| IpNet::V6(line.net));
+    let v4 = EVERYWHERE_V4.lines.iter().map(|line| IpNet::V4(line.net));
+    let v6 = EVERYWHERE_V6.lines.iter().map(|line| IpNet::V6(line.net));
     v4.chain(v6).chain(carrying.into_iter().map(|line| IpNet::V6(line.net)))
 }
 

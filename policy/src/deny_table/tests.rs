@@ -213,3 +213,26 @@ fn no_datagram_prefix_forgets_the_table() {
         assert!(listed || destination.is_none(), "{text}");
     }
 }
+
+/// The look at the first octet clears nothing that a line holds.
+#[test]
+fn the_first_octet_hides_no_line() {
+    let plainly = |octet: u8| {
+        let v4 = Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8);
+        let v6 = Ipv6Net::new_assert([u16::from(octet) << 8, 0, 0, 0, 0, 0, 0, 0].into(), 8);
+        let meets_v4 = |line: &Line<Ipv4Net>| line.net.contains(&v4) || v4.contains(&line.net);
+        let meets_v6 = |line: &Line<Ipv6Net>| line.net.contains(&v6) || v6.contains(&line.net);
+        [
+            EVERYWHERE_V4.lines.iter().any(meets_v4),
+            NAMES_V4.lines.iter().any(meets_v4),
+            EVERYWHERE_V6.lines.iter().any(meets_v6),
+            NAMES_V6.lines.iter().any(meets_v6),
+        ]
+    };
+    for octet in 0..=u8::MAX {
+        let at = usize::from(octet);
+        let looked =
+            [EVERYWHERE_V4.octets, NAMES_V4.octets, EVERYWHERE_V6.octets, NAMES_V6.octets].map(|all| all[at]);
+        assert_eq!(looked, plainly(octet), "{octet}");
+    }
+}
