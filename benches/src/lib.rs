@@ -86,6 +86,43 @@ pub fn address(number: u64) -> IpAddr {
     net(number).network()
 }
 
+/// Requests of one kind, asked in turn so that no answer stays in the nearest cache.
+pub struct Scenario {
+    /// Such as `exact host`.
+    pub name: &'static str,
+    asked: Vec<(Option<HostName>, Option<IpAddr>)>,
+}
+
+impl Scenario {
+    /// What [`large_policy`] is asked, 4,096 requests of each kind.
+    ///
+    /// # Panics
+    /// Never: the names are valid.
+    pub fn all() -> Vec<Scenario> {
+        const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8));
+        let below = |number| HostName::parse(&format!("www.{}", host(number))).expect("a label more");
+        let exact = |number: u32| host(number % 2500 * 4 + 1);
+        let numbers = 0..4096_u32;
+        let of = |name, asked: &dyn Fn(u32) -> (Option<HostName>, Option<IpAddr>)| Scenario {
+            name,
+            asked: numbers.clone().map(asked).collect(),
+        };
+        let at = |number| Some(address(u64::from(number) * 17));
+        vec![
+            of("exact host", &|number| (Some(exact(number)), Some(PUBLIC))),
+            of("wildcard host", &|number| (Some(below(number % 2500 * 4 + 3)), Some(PUBLIC))),
+            of("unknown host", &|number| (Some(host(20_000 + number)), Some(PUBLIC))),
+            of("address", &|number| (None, at(number))),
+            of("host and address", &|number| (Some(exact(number)), at(number))),
+        ]
+    }
+
+    /// The requests.
+    pub fn requests(&self) -> Vec<Request<'_>> {
+        self.asked.iter().map(|(host, address)| request(host.as_ref(), *address)).collect()
+    }
+}
+
 /// TLS 1.3 to port 443.
 pub fn request(host: Option<&HostName>, address: Option<IpAddr>) -> Request<'_> {
     Request {

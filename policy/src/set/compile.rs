@@ -17,7 +17,7 @@ use crate::{
 use super::{
     CompileOptions, PolicySet, RuleFacts, RuleId, Side,
     hosts::HostKey,
-    index::{IndexBuilder, Key, NewEntry},
+    layout::{Added, IndexBuilder, Key, NewEntry, Ports},
     overlap, ports,
     rule::CompiledRule,
     udp,
@@ -76,8 +76,8 @@ pub(super) struct Compiler<'a> {
     pub(super) rules: Vec<CompiledRule>,
     /// Where each rule was written.
     pub(super) origins: Vec<(&'a Source, Range<usize>)>,
-    /// Egress, ingress; each allow, deny.
-    sides: [[IndexBuilder; 2]; 2],
+    /// Egress, ingress.
+    sides: [IndexBuilder; 2],
     grants: Vec<(Opening, RuleId)>,
 }
 
@@ -131,13 +131,11 @@ impl<'a> Compiler<'a> {
     fn index_ends(&mut self, id: RuleId, rule: &CompiledRule) {
         for end in &rule.ends {
             let (keys, private, except) = self.keys(end);
-            let builder = &mut self.sides[rule.direction as usize][rule.action as usize];
+            let builder = &mut self.sides[rule.direction as usize];
             let except = builder.except(except);
-            for key in &keys {
-                for range in &rule.ports {
-                    let ports = (*range.start(), *range.end());
-                    builder.add(key.clone(), NewEntry { rule: id, ports, private, except });
-                }
+            if let Some(ports) = builder.ports(&rule.ports) {
+                let new = NewEntry { rule: id, action: rule.action, ports, private, except };
+                keys.into_iter().for_each(|key| builder.add(key, new));
             }
             if let Destination::Grants(grants) = end {
                 self.add_grants(id, rule, grants);
@@ -174,17 +172,16 @@ impl<'a> Compiler<'a> {
             if rule.action == Action::Allow {
                 self.grants.push((*opening, id));
             } else {
-                let ports = (opening.port, opening.port);
-                let entry = NewEntry { rule: id, ports, private: false, except: None };
-                self.sides[rule.direction as usize][rule.action as usize]
-                    .add(Key::Prefix(host_net(opening.address)), entry);
+                let ports = Ports::single(opening.port);
+                let new = NewEntry { rule: id, action: rule.action, ports, private: false, except: None };
+                self.sides[rule.direction as usize].add(Key::Prefix(host_net(opening.address)), new);
             }
         }
     }
 
-    /// The allow ends of one direction.
-    pub(super) fn allows(&self, direction: Direction) -> &IndexBuilder {
-        &self.sides[direction as usize][Action::Allow as usize]
+    /// The ends of one direction.
+    pub(super) fn ends(&self, direction: Direction) -> &[Added] {
+        self.sides[direction as usize].ends()
     }
 
     fn finish(self) -> PolicySet {
@@ -209,13 +206,13 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn side([allow, deny]: [IndexBuilder; 2], rules: &[CompiledRule], direction: Direction) -> Side {
+fn side(index: IndexBuilder, rules: &[CompiledRule], direction: Direction) -> Side {
     let mut ports = ports::PortSet::default();
     let covering = rules.iter().filter(|rule| rule.direction == direction && rule.action == Action::Allow);
     for range in covering.flat_map(|rule| &rule.ports) {
         ports.add(range.clone());
     }
-    Side { allow: allow.build(), deny: deny.build(), ports }
+    Side { index: index.build(), ports }
 }
 
 /// Ports at which a name in the first bytes may decide: of allow rules that read them, and of any deny rule by host.

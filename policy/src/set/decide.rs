@@ -17,7 +17,8 @@ use crate::{
 
 use super::{
     PolicySet, RuleId,
-    index::{Candidate, Rank},
+    index::{Candidate, Spot},
+    rank::Rank,
     rule::{CompiledRule, DenyMatch, Miss, Stage},
 };
 
@@ -29,13 +30,13 @@ pub(super) fn decide(set: &PolicySet, request: &Request<'_>) -> Decision {
         Ok(grant) => grant,
         Err(reason) => return denied(set, reason, None, near_grant(set, request)),
     };
-    let denies = matching_denies(set, request);
+    let (denies, allows) = matching_rules(set, request, grant.is_some());
     if let Some((_, Reverse(rule))) = denies.enforced {
         return denied(set, Reason::RuleDenies, Some(rule), None);
     }
     let decision = match grant {
         Some(rule) => allowed(set, Reason::GrantAllows, rule, GRANT_TREATMENT),
-        None => by_allow_rules(set, request),
+        None => by_allow_rules(set, request, &allows),
     };
     with_late_denies(set, &denies, decision)
 }
@@ -85,8 +86,16 @@ pub(super) struct Denies {
 }
 
 impl Denies {
+    fn consider_all(&mut self, set: &PolicySet, spot: Spot<'_>, request: &Request<'_>) {
+        for candidate in spot.denies() {
+            if let Some(rule) = set.compiled(candidate.entry.rule) {
+                self.consider(candidate, rule, request);
+            }
+        }
+    }
+
     fn consider(&mut self, candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) {
-        if candidate.excepted || !candidate.covers_port(request.port) {
+        if !candidate.covers_port(request.port) || candidate.is_excepted() {
             return;
         }
         let audited = rule.in_audit(request.today);
@@ -97,50 +106,43 @@ impl Denies {
             DenyMatch::WithinRequests if audited => &mut self.audited_within_requests,
             DenyMatch::WithinRequests => &mut self.within_requests,
         };
-        *slot = (*slot).max(Some((candidate.rank, Reverse(candidate.entry.rule))));
+        *slot = (*slot).max(Some((candidate.spot.rank, Reverse(candidate.entry.rule))));
     }
 }
 
-fn matching_denies(set: &PolicySet, request: &Request<'_>) -> Denies {
-    let mut denies = Denies::default();
-    let index = &set.side(request.direction).deny;
-    if index.is_empty() {
-        return denies;
-    }
-    index.visit(request, |candidate| {
-        if let Some(rule) = set.compiled(candidate.entry.rule) {
-            denies.consider(candidate, rule, request);
-        }
+/// What every rule that the request reaches has to say, in one walk. `granted`: allow rules have no say.
+fn matching_rules(set: &PolicySet, request: &Request<'_>, granted: bool) -> (Denies, Allows) {
+    let (mut denies, mut allows) = (Denies::default(), Allows::default());
+    let floor = if granted { Rank::ALL } else { Rank::NONE };
+    let index = &set.side(request.direction).index;
+    index.visit(request, floor, |spot| {
+        denies.consider_all(set, spot, request);
+        if granted { floor } else { allows.consider_all(set, spot, request) }
     });
     if let Some(address) = request.address {
         consider_embedded(set, request, address, &mut denies);
     }
-    denies
+    (denies, allows)
 }
 
 /// Deny rules by the IPv4 addresses that an IPv6 address carries.
 fn consider_embedded(set: &PolicySet, request: &Request<'_>, address: IpAddr, denies: &mut Denies) {
     for carried in with_embedded(address).into_iter().flatten().filter(|carried| *carried != address) {
-        set.side(request.direction).deny.visit_address(carried, |candidate| {
-            if let Some(rule) = set.compiled(candidate.entry.rule) {
-                denies.consider(candidate, rule, request);
-            }
-        });
+        consider_address(set, request, carried, denies);
     }
+}
+
+fn consider_address(set: &PolicySet, request: &Request<'_>, address: IpAddr, denies: &mut Denies) {
+    set.side(request.direction).index.visit_address(address, Rank::ALL, |spot| {
+        denies.consider_all(set, spot, request);
+        Rank::ALL
+    });
 }
 
 /// Deny rules that concern one address that a name resolved to.
 pub(super) fn denies_of_answer(set: &PolicySet, request: &Request<'_>, answer: IpAddr) -> Denies {
     let mut denies = Denies::default();
-    let index = &set.side(request.direction).deny;
-    if index.is_empty() {
-        return denies;
-    }
-    index.visit_address(answer, |candidate| {
-        if let Some(rule) = set.compiled(candidate.entry.rule) {
-            denies.consider(candidate, rule, request);
-        }
-    });
+    consider_address(set, request, answer, &mut denies);
     consider_embedded(set, request, answer, &mut denies);
     denies
 }
@@ -180,9 +182,27 @@ struct Allows {
 }
 
 impl Allows {
+    /// Returns the rank below which a rule can't be the most specific any more.
+    fn consider_all(&mut self, set: &PolicySet, spot: Spot<'_>, request: &Request<'_>) -> Rank {
+        let floor = self.floor();
+        if spot.rank < floor {
+            return floor;
+        }
+        for candidate in spot.allows() {
+            if let Some(rule) = set.compiled(candidate.entry.rule) {
+                self.consider(candidate, rule, request);
+            }
+        }
+        self.floor()
+    }
+
+    fn floor(&self) -> Rank {
+        self.matching.map_or(Rank::NONE, |(rank, ..)| rank)
+    }
+
     fn consider(&mut self, candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) {
-        let key = (candidate.rank, Reverse(candidate.entry.rule));
-        let treatment = || rule.treatment(candidate.end, candidate.entry.private);
+        let key = (candidate.spot.rank, Reverse(candidate.entry.rule));
+        let treatment = || rule.treatment(candidate.spot.end, candidate.entry.private);
         let miss = match check(candidate, rule, request) {
             Ok(()) => {
                 if self.matching.is_none_or(|(rank, rule, _)| (rank, rule) < key) {
@@ -206,25 +226,28 @@ impl Allows {
 }
 
 fn check(candidate: Candidate<'_>, rule: &CompiledRule, request: &Request<'_>) -> Result<(), Miss> {
-    if candidate.excepted {
+    if candidate.is_excepted() {
         return Err(Miss { stage: Stage::Except, reason: Reason::NoRule });
     }
     if !candidate.covers_port(request.port) {
         return Err(Miss { stage: Stage::Port, reason: Reason::NoRule });
     }
-    rule.check_allow(candidate.end, candidate.entry.private, request)
+    rule.check_allow(candidate.spot.end, candidate.entry.private, request)
 }
 
 /// Every allow rule that the request reached, and where it failed last; for explanations.
 pub(super) fn misses(set: &PolicySet, request: &Request<'_>) -> BTreeMap<RuleId, Miss> {
     let mut misses: BTreeMap<RuleId, Miss> = BTreeMap::new();
-    set.side(request.direction).allow.visit(request, |candidate| {
-        let Some(rule) = set.compiled(candidate.entry.rule) else { return };
-        let Err(miss) = check(candidate, rule, request) else { return };
-        let farthest = misses.entry(candidate.entry.rule).or_insert(miss);
-        if farthest.stage < miss.stage {
-            *farthest = miss;
+    set.side(request.direction).index.visit(request, Rank::NONE, |spot| {
+        for candidate in spot.allows() {
+            let Some(rule) = set.compiled(candidate.entry.rule) else { continue };
+            let Err(miss) = check(candidate, rule, request) else { continue };
+            let farthest = misses.entry(candidate.entry.rule).or_insert(miss);
+            if farthest.stage < miss.stage {
+                *farthest = miss;
+            }
         }
+        Rank::NONE
     });
     misses
 }
@@ -241,20 +264,14 @@ fn relaxed(treatment: Treatment, miss: Miss) -> Treatment {
     }
 }
 
-fn by_allow_rules(set: &PolicySet, request: &Request<'_>) -> Decision {
-    let mut allows = Allows::default();
-    set.side(request.direction).allow.visit(request, |candidate| {
-        if let Some(rule) = set.compiled(candidate.entry.rule) {
-            allows.consider(candidate, rule, request);
-        }
-    });
+fn by_allow_rules(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Decision {
     if let Some((_, Reverse(rule), treatment)) = allows.matching {
         return allowed(set, Reason::RuleAllows, rule, treatment);
     }
     if let Some((_, Reverse(rule), treatment, miss)) = allows.audited {
         return would_deny(set, miss.reason, Some(rule), treatment, None);
     }
-    default_deny(set, request, &allows)
+    default_deny(set, request, allows)
 }
 
 fn default_deny(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Decision {
@@ -271,7 +288,7 @@ fn default_deny(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Deci
 /// A rule for a neighbouring name, where none matches.
 pub(super) fn near_name(set: &PolicySet, request: &Request<'_>) -> Option<NearMiss> {
     let (_, host) = request.host?;
-    let rule = set.side(request.direction).allow.hosts().near(host.as_str())?;
+    let rule = set.side(request.direction).index.hosts().near(host.as_str())?;
     Some(NearMiss { rule, failed: Predicate::Destination })
 }
 

@@ -1,14 +1,17 @@
 //! Documents compiled into one immutable set that judges without allocating.
 
 mod addresses;
+mod cells;
 mod compile;
 mod decide;
 mod hosts;
 mod index;
+mod layout;
 mod names;
 mod overlap;
 mod peers;
 mod ports;
+mod rank;
 pub(crate) mod rule;
 #[cfg(test)]
 mod tests;
@@ -138,8 +141,7 @@ pub struct PolicySet {
 /// The rules of one direction.
 #[derive(Debug, Default)]
 struct Side {
-    allow: Index,
-    deny: Index,
+    index: Index,
     /// Ports that some allow rule covers.
     ports: PortSet,
 }

@@ -11,7 +11,8 @@ use crate::{
 use super::{
     AnswerRefused, Peek, PolicySet, RuleId,
     decide::denies_of_answer,
-    index::{Candidate, Rank},
+    index::{Candidate, Spot},
+    rank::Rank,
 };
 
 pub(super) fn judge_answer(
@@ -38,15 +39,17 @@ pub(super) fn judge_answer(
 pub(super) fn judge_name(set: &PolicySet, host: &HostName, today: Date) -> NameDecision {
     let mut best: Option<(Rank, Reverse<RuleId>)> = None;
     let (mut synthetic, mut private, mut any) = (false, false, false);
-    set.egress.allow.visit_host(host.as_str(), |candidate| {
-        any = true;
-        let Some(rule) = set.compiled(candidate.entry.rule) else { return };
-        if denied_at_all_ports(set, host, &candidate, rule.protocol, today) {
-            return;
+    set.egress.index.visit_host(host.as_str(), |spot| {
+        for candidate in spot.allows() {
+            any = true;
+            let Some(rule) = set.compiled(candidate.entry.rule) else { continue };
+            if denied_at_all_ports(set, host, &candidate, rule.protocol, today) {
+                continue;
+            }
+            synthetic |= rule.protocol == Protocol::Tcp;
+            private |= candidate.entry.private;
+            best = best.max(Some((spot.rank, Reverse(candidate.entry.rule))));
         }
-        synthetic |= rule.protocol == Protocol::Tcp;
-        private |= candidate.entry.private;
-        best = best.max(Some((candidate.rank, Reverse(candidate.entry.rule))));
     });
     let rule = best.map(|(_, Reverse(rule))| rule);
     let mut decision = NameDecision {
@@ -92,32 +95,41 @@ fn denied_at_all_ports(
     protocol: Protocol,
     today: Date,
 ) -> bool {
-    if set.egress.deny.is_empty() {
-        return false;
-    }
-    let last = u32::from(allow.entry.last_port);
-    let mut port = u32::from(allow.entry.first_port);
-    while port <= last {
-        let mut next = port;
-        set.egress.deny.visit_host(host.as_str(), |deny| {
-            let covers = u32::from(deny.entry.first_port) <= port && port <= u32::from(deny.entry.last_port);
-            if covers && is_whole_denial(set, deny.entry.rule, protocol, today) {
-                next = next.max(u32::from(deny.entry.last_port) + 1);
+    let denied_to_the_end = |(first, last): &(u16, u16)| {
+        let (mut port, last) = (u32::from(*first), u32::from(*last));
+        while port <= last {
+            let next = after_denied(set, host, port, |deny| is_whole_denial(set, deny, protocol, today));
+            if next == port {
+                return false;
             }
-        });
-        if next == port {
-            return false;
+            port = next;
         }
-        port = next;
-    }
-    true
+        true
+    };
+    allow.ports().iter().all(denied_to_the_end)
+}
+
+/// The first port after those, from `port` on, that one range of a deny rule for the host covers; `port` itself when
+/// none covers it.
+fn after_denied(set: &PolicySet, host: &HostName, port: u32, counts: impl Fn(RuleId) -> bool) -> u32 {
+    let mut next = port;
+    set.egress.index.visit_host(host.as_str(), |spot| {
+        for deny in spot.denies().filter(|deny| counts(deny.entry.rule)) {
+            let covering =
+                |(first, last): &&(u16, u16)| (u32::from(*first)..=u32::from(*last)).contains(&port);
+            next =
+                deny.ports().iter().find(covering).map_or(next, |(_, last)| next.max(u32::from(*last) + 1));
+        }
+    });
+    next
 }
 
 /// An enforced deny rule that takes everything an allow rule of this protocol could match.
 fn is_whole_denial(set: &PolicySet, deny: RuleId, allowed: Protocol, today: Date) -> bool {
     let Some(rule) = set.compiled(deny) else { return false };
     let covers = match rule.protocol {
-        Protocol::Tls | Protocol::Tcp => true,
+        Protocol::Tls => true,
+        Protocol::Tcp => allowed != Protocol::Udp,
         other => other == allowed,
     };
     covers && rule.http.is_empty() && !rule.in_audit(today)
@@ -126,16 +138,16 @@ fn is_whole_denial(set: &PolicySet, deny: RuleId, allowed: Protocol, today: Date
 /// The most specific enforced deny rule for a name.
 fn denying_rule(set: &PolicySet, host: &HostName, today: Date) -> Option<RuleId> {
     let mut best: Option<(Rank, Reverse<RuleId>)> = None;
-    set.egress.deny.visit_host(host.as_str(), |deny| {
-        if is_whole_denial(set, deny.entry.rule, Protocol::Tls, today) {
-            best = best.max(Some((deny.rank, Reverse(deny.entry.rule))));
-        }
+    set.egress.index.visit_host(host.as_str(), |spot| {
+        let whole = |deny: &Candidate<'_>| is_whole_denial(set, deny.entry.rule, Protocol::Tls, today);
+        let denies = spot.denies().filter(whole).map(|deny| (spot.rank, Reverse(deny.entry.rule)));
+        best = best.max(denies.max());
     });
     best.map(|(_, Reverse(rule))| rule)
 }
 
 fn near_rule(set: &PolicySet, host: &HostName) -> Option<NearMiss> {
-    set.egress.allow.hosts().near(host.as_str()).map(|rule| NearMiss { rule, failed: Predicate::Destination })
+    set.egress.index.hosts().near(host.as_str()).map(|rule| NearMiss { rule, failed: Predicate::Destination })
 }
 
 pub(super) fn peek(
@@ -149,29 +161,24 @@ pub(super) fn peek(
     }
     let mut needed = synthetic.is_none() && set.hosts_at.contains(port);
     let mut opaque = false;
-    let mut look = |candidate: Candidate<'_>| {
-        let covers = candidate.covers_port(port) && !candidate.excepted;
-        let looks = set.compiled(candidate.entry.rule).is_some_and(|rule| rule.looks_at_bytes());
-        needed |= looks && covers;
-        opaque |= !looks && covers;
+    let mut look = |spot: Spot<'_>| {
+        let counts = |candidate: &Candidate<'_>| candidate.covers_port(port) && !candidate.is_excepted();
+        let rule = |candidate: Candidate<'_>| set.compiled(candidate.entry.rule);
+        for rule in spot.allows().filter(counts).filter_map(rule) {
+            needed |= rule.looks_at_bytes();
+            opaque |= !rule.looks_at_bytes();
+        }
+        let mut denies = spot.denies().filter(counts).filter_map(rule);
+        needed |= denies.any(|rule| rule.protocol == Protocol::Http || !rule.http.is_empty());
+        Rank::NONE
     };
     if let Some(address) = address {
-        set.egress.allow.visit_address(address, &mut look);
+        set.egress.index.visit_address(address, Rank::NONE, &mut look);
     }
     if let Some(host) = synthetic {
-        set.egress.allow.visit_host(host.as_str(), &mut look);
-    }
-    let mut denies = |candidate: Candidate<'_>| {
-        let partial = set
-            .compiled(candidate.entry.rule)
-            .is_some_and(|rule| rule.protocol == Protocol::Http || !rule.http.is_empty());
-        needed |= partial && candidate.covers_port(port) && !candidate.excepted;
-    };
-    if let Some(address) = address {
-        set.egress.deny.visit_address(address, &mut denies);
-    }
-    if let Some(host) = synthetic {
-        set.egress.deny.visit_host(host.as_str(), &mut denies);
+        set.egress.index.visit_host(host.as_str(), |spot| {
+            look(spot);
+        });
     }
     match (needed, opaque) {
         (true, _) => Peek::Needed,

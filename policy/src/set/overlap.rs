@@ -2,24 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Diagnostic, Direction, decision::Treatment, document::Protocol};
+use crate::{
+    Diagnostic, Direction,
+    decision::Treatment,
+    document::{Action, Protocol},
+};
 
 use super::{
     RuleId,
     compile::Compiler,
-    index::{Entry, Key, Rank},
+    layout::{Added, Key},
+    rank::Rank,
     rule::{CompiledRule, End},
 };
 
 pub(super) fn disagreements(compiler: &Compiler<'_>) -> Vec<Diagnostic> {
     let mut pairs = BTreeSet::new();
     for direction in [Direction::Egress, Direction::Ingress] {
-        let mut ends: Vec<&(Key, Entry)> = compiler.allows(direction).ends().iter().collect();
-        ends.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for of_one_key in ends.chunk_by(|(a, _), (b, _)| a == b) {
+        let ends = compiler.ends(direction).iter().filter(|end| end.action == Action::Allow);
+        let mut ends: Vec<&Added> = ends.collect();
+        ends.sort_by(|a, b| a.key.cmp(&b.key));
+        for of_one_key in ends.chunk_by(|a, b| a.key == b.key) {
             among(compiler, of_one_key, &mut pairs, |_, _| true);
         }
-        let workloads: Vec<_> = ends.into_iter().filter(|(key, _)| matches!(key, Key::Workload(_))).collect();
+        let workloads: Vec<_> = ends.into_iter().filter(|end| matches!(end.key, Key::Workload(_))).collect();
         among(compiler, &workloads, &mut pairs, equally_specific);
     }
     pairs.into_iter().filter_map(|(first, second)| disagreement(compiler, first, second)).collect()
@@ -32,41 +38,59 @@ fn equally_specific(a: &Key, b: &Key) -> bool {
     }
 }
 
+/// One end at one range of ports.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    end: &'a Added,
+    ports: (u16, u16),
+    protocol: Protocol,
+    treatment: Treatment,
+}
+
 /// Adds every pair of rules that can both match one connection and would carry it differently.
 fn among(
     compiler: &Compiler<'_>,
-    ends: &[&(Key, Entry)],
+    ends: &[&Added],
     pairs: &mut BTreeSet<(RuleId, RuleId)>,
     both_match: impl Fn(&Key, &Key) -> bool,
 ) {
-    let carried = |(key, entry): &(Key, Entry)| carriage(compiler, key, entry);
+    let carried = |end: &Added| carriage(compiler, end);
     let Some(first) = ends.first().and_then(|end| carried(end)) else { return };
     if ends.iter().all(|end| carried(end) == Some(first)) {
         return;
     }
-    let mut by_port: Vec<_> = ends.iter().filter_map(|end| Some((*end, carried(end)?))).collect();
-    by_port.sort_by_key(|((_, entry), _)| entry.first_port);
-    for (at, ((key, entry), (protocol, treatment))) in by_port.iter().enumerate() {
+    let mut by_port: Vec<Piece<'_>> = ends.iter().flat_map(|end| pieces(compiler, end)).collect();
+    by_port.sort_by_key(|piece| piece.ports);
+    for (at, piece) in by_port.iter().enumerate() {
         let later = by_port.iter().skip(at + 1);
-        for ((other_key, other), (other_protocol, other_treatment)) in
-            later.take_while(|((_, other), _)| other.first_port <= entry.last_port)
-        {
-            let disagree = treatment != other_treatment && coincide(*protocol, *other_protocol);
-            if disagree && both_match(key, other_key) {
-                pairs.insert((entry.rule.min(other.rule), entry.rule.max(other.rule)));
+        for other in later.take_while(|other| other.ports.0 <= piece.ports.1) {
+            let disagree = piece.treatment != other.treatment && coincide(piece.protocol, other.protocol);
+            if disagree && both_match(&piece.end.key, &other.end.key) {
+                let (one, two) = (piece.end.entry.rule, other.end.entry.rule);
+                pairs.insert((one.min(two), one.max(two)));
             }
         }
     }
 }
 
-fn carriage(compiler: &Compiler<'_>, key: &Key, entry: &Entry) -> Option<(Protocol, Treatment)> {
-    let rule: &CompiledRule = compiler.rules.get(entry.rule.0 as usize)?;
-    let end = match key {
+fn pieces<'a>(compiler: &'a Compiler<'_>, end: &'a Added) -> impl Iterator<Item = Piece<'a>> {
+    let ports = compiler.rules.get(end.entry.rule.0 as usize).map(|rule| &*rule.ports);
+    let ranges = ports.unwrap_or_default().iter().map(|range| (*range.start(), *range.end()));
+    let carried = carriage(compiler, end);
+    ranges.filter_map(move |ports| {
+        let (protocol, treatment) = carried?;
+        Some(Piece { end, ports, protocol, treatment })
+    })
+}
+
+fn carriage(compiler: &Compiler<'_>, added: &Added) -> Option<(Protocol, Treatment)> {
+    let rule: &CompiledRule = compiler.rules.get(added.entry.rule.0 as usize)?;
+    let end = match added.key {
         Key::Host(_) => End::Host,
         Key::Workload(_) => End::Workload,
         Key::Group(_) | Key::Prefix(_) => End::Address,
     };
-    Some((rule.protocol, rule.treatment(end, entry.private)))
+    Some((rule.protocol, rule.treatment(end, added.entry.private)))
 }
 
 /// Whether one connection can match rules of both protocols.

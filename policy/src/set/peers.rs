@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 
 use crate::{SpiffeId, SpiffePattern};
 
-use super::index::{Bucket, Rank};
+use super::{index::Bucket, rank::Rank};
 
 /// Patterns that share everything before their first wildcard segment.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(crate) struct PeerIndex {
 }
 
 impl PeerIndex {
-    pub(crate) fn insert(&mut self, pattern: &SpiffePattern, bucket: Bucket) {
+    pub(super) fn insert(&mut self, pattern: &SpiffePattern, bucket: Bucket) {
         let text = pattern.as_str();
         let rank = Rank::workload(pattern);
         match text.find("/*") {
@@ -34,7 +34,7 @@ impl PeerIndex {
         }
     }
 
-    pub(crate) fn visit(&self, peer: &SpiffeId, mut visit: impl FnMut(Rank, Bucket)) {
+    pub(super) fn visit(&self, peer: &SpiffeId, mut visit: impl FnMut(Rank, Bucket)) {
         if self.nodes.is_empty() {
             return;
         }

@@ -33,6 +33,9 @@ const NETS: &[&str] = &[
     "64:ff9b::/96",
     "169.254.0.0/16",
     "127.0.0.0/8",
+    "128.0.0.0/1",
+    "255.255.255.255/32",
+    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
 ];
 const ADDRESSES: &[&str] = &[
     "10.1.2.3",
@@ -50,6 +53,9 @@ const ADDRESSES: &[&str] = &[
     "169.254.169.254",
     "169.254.169.123",
     "127.0.0.1",
+    "0.0.0.0",
+    "255.255.255.255",
+    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
 ];
 const HOSTS: &[&str] = &[
     "a.test.example",
