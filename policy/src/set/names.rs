@@ -4,6 +4,7 @@ use std::{cmp::Reverse, net::IpAddr};
 
 use crate::{
     Date, Decision, HostName, NameDecision, NearMiss, Predicate, Reason, Request, Verdict,
+    address::with_embedded,
     deny_table::{denied_answer, denied_destination},
     document::Protocol,
 };
@@ -13,6 +14,7 @@ use super::{
     decide::denies_of_answer,
     index::{Candidate, Spot},
     rank::Rank,
+    rule::CompiledRule,
 };
 
 pub(super) fn judge_answer(
@@ -162,14 +164,11 @@ pub(super) fn peek(
     let mut needed = synthetic.is_none() && set.hosts_at.contains(port);
     let mut opaque = false;
     let mut look = |spot: Spot<'_>| {
-        let counts = |candidate: &Candidate<'_>| candidate.covers_port(port) && !candidate.is_excepted();
-        let rule = |candidate: Candidate<'_>| set.compiled(candidate.entry.rule);
-        for rule in spot.allows().filter(counts).filter_map(rule) {
+        for rule in covering(spot.allows(), set, port) {
             needed |= rule.looks_at_bytes();
             opaque |= !rule.looks_at_bytes();
         }
-        let mut denies = spot.denies().filter(counts).filter_map(rule);
-        needed |= denies.any(|rule| rule.protocol == Protocol::Http || !rule.http.is_empty());
+        needed |= denies_by_bytes(set, spot, port);
         Rank::NONE
     };
     if let Some(address) = address {
@@ -180,9 +179,33 @@ pub(super) fn peek(
             look(spot);
         });
     }
+    // Deny rules hold for the IPv4 addresses that an IPv6 address carries; allow rules don't.
+    let embedded = address.map_or([None; 3], with_embedded);
+    for carried in embedded.into_iter().flatten().filter(|carried| Some(*carried) != address) {
+        set.egress.index.visit_address(carried, Rank::ALL, |spot| {
+            needed |= denies_by_bytes(set, spot, port);
+            Rank::ALL
+        });
+    }
     match (needed, opaque) {
         (true, _) => Peek::Needed,
         (false, true) => Peek::Unneeded,
         (false, false) => Peek::Brief,
     }
+}
+
+/// The rules of those that cover the port and don't except the address.
+fn covering<'s>(
+    candidates: impl Iterator<Item = Candidate<'s>>,
+    set: &'s PolicySet,
+    port: u16,
+) -> impl Iterator<Item = &'s CompiledRule> {
+    let counting =
+        candidates.filter(move |candidate| candidate.covers_port(port) && !candidate.is_excepted());
+    counting.filter_map(|candidate| set.compiled(candidate.entry.rule))
+}
+
+/// Whether a deny rule that reads the first bytes may bear on the port.
+fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
+    covering(spot.denies(), set, port).any(|rule| rule.protocol == Protocol::Http || !rule.http.is_empty())
 }

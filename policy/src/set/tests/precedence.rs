@@ -2,7 +2,7 @@
 
 use super::build::*;
 use crate::{
-    CompileOptions, HostEvidence, Observed, PolicySet, Predicate, Reason, Request,
+    CompileOptions, HostEvidence, Observed, Peek, PolicySet, Predicate, Reason, Request,
     Verdict::{Allowed, Denied, WouldDeny},
     decision::{Dial, TlsMode},
     deny_table::Grant,
@@ -275,7 +275,7 @@ fn the_nearest_grant_is_the_one_at_the_same_port() {
 
 #[test]
 fn peek_waits_only_where_bytes_decide() {
-    use crate::Peek::{Brief, Needed, Unneeded};
+    use Peek::{Brief, Needed, Unneeded};
     let db = name("db.example.test");
     let set = set_of(vec![
         rule("web", vec![hosts(&["ok.example.test"])]),
@@ -289,6 +289,29 @@ fn peek_waits_only_where_bytes_decide() {
     assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 8443), Needed);
     assert_eq!(set.peek(None, Some(&db), 5432), Unneeded);
     assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 443), Unneeded);
+}
+
+/// A deny of plain HTTP by IPv4 holds over NAT64 only if the bytes are read there too.
+#[test]
+fn peek_waits_for_a_denial_of_what_an_address_carries() {
+    let no_http = Rule {
+        protocol: Protocol::Http,
+        tls: TlsMode::None,
+        ports: vec![1..=65535],
+        ..deny("no-http", vec![cidrs(&["10.1.0.0/16"], &[])])
+    };
+    let set = set_of(vec![tcp(rule("all", vec![cidrs(&["0.0.0.0/0", "::/0"], &[])]), 1..=65535), no_http]);
+    for (address, peek) in [
+        ("10.1.2.3", Peek::Needed),
+        ("64:ff9b::a01:203", Peek::Needed),
+        ("2002:a01:203::1", Peek::Needed),
+        ("64:ff9b::a02:203", Peek::Unneeded),
+        ("2600::1", Peek::Unneeded),
+    ] {
+        assert_eq!(set.peek(Some(ip(address)), None, 80), peek, "{address}");
+        let http = Request { observed: Observed::Http, ..to(address, 80) };
+        assert_eq!(set.decide(&http).verdict == Denied, peek == Peek::Needed, "{address}");
+    }
 }
 
 #[test]
