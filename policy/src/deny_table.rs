@@ -50,8 +50,8 @@ fn denied_answer_v6(address: Ipv6Addr) -> Option<Reason> {
 
 /// Why the table's own lines deny every address that `except` leaves of a prefix; `None`: they don't.
 pub(crate) fn denied_whole(net: IpNet, except: &[IpNet]) -> Option<Reason> {
-    let v4 = EVERYWHERE_V4.iter().map(|line| (IpNet::V4(line.net), line.reason));
-    let v6 = EVERYWHERE_V6.iter().map(|line| (IpNet::V6(line.net), line.reason));
+    let v4 = EVERYWHERE_V4.lines.iter().map(|line| (IpNet::V4(line.net), line.reason));
+    let v6 = EVERYWHERE_V6.lines.iter().map(|line| (IpNet::V6(line.net), line.reason));
     let mut left = vec![AddressRange::of(net)];
     let mut take = |hole: IpNet| {
         let rest: Vec<_> =
