@@ -168,13 +168,14 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Gives the gate the client's bytes from `from` on; forwards them all once the second hello is whole.
+    /// Gives the gate the client's bytes from `from` on; once the second hello is whole, forwards up to its end.
     async fn second_hello(&mut self, from: usize) -> Result<(), Stopped> {
         let fresh = self.from_client.get(from..).unwrap_or_default();
         match self.gate.push_client(fresh) {
             Ok(false) if self.from_client.len() < CLIENT_BYTES => Ok(()),
             Ok(true) => {
-                let bytes = std::mem::take(&mut self.from_client);
+                let beyond = self.from_client.split_off(self.gate.second_ends().min(self.from_client.len()));
+                let bytes = std::mem::replace(&mut self.from_client, beyond);
                 self.awaiting_second = false;
                 self.send_up(&bytes).await
             }

@@ -46,6 +46,11 @@ impl SecondHello {
         self.state == State::Whole
     }
 
+    /// How many of all the bytes pushed were looked at: once whole, where the hello ends.
+    pub(super) fn taken(&self) -> usize {
+        self.skipped + self.reader.taken()
+    }
+
     /// See [`super::server_gate::ServerGate::push_client`].
     pub(super) fn push(&mut self, first: &ClientHello, bytes: &[u8]) -> Result<bool, SecondHelloError> {
         let result = self.read(first, bytes);

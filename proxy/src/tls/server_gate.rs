@@ -109,6 +109,11 @@ impl ServerGate {
         self.second.as_mut().ok_or(SecondHelloError)?.push(&self.first, bytes)
     }
 
+    /// How many of the bytes given to [`ServerGate::push_client`] go as far as the end of the second hello.
+    pub fn second_ends(&self) -> usize {
+        self.second.as_ref().map_or(0, SecondHello::taken)
+    }
+
     fn read(&mut self, bytes: &[u8]) -> Result<Shown, Malformed> {
         let mut input = bytes;
         let mut shown = Shown::Undecided;

@@ -8,7 +8,10 @@ use rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT};
+use crate::tls::{
+    server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
+    testing::{HelloBuilder, RETRY, ZERO_RTT, record, server_hello},
+};
 
 const SITE: &str = "93.184.216.34:443";
 const OLD_SITE: &str = "93.184.216.35:443";
@@ -248,6 +251,29 @@ async fn early_bytes_are_held_until_the_version_is_known() {
         Some(&PROTOCOL_VERSION_ALERT[..]),
         "and no early data"
     );
+}
+
+/// What a client sends behind its second hello is held as well: nothing shows yet that a key will cover it.
+#[tokio::test]
+async fn bytes_behind_the_second_hello_are_held_until_the_version_is_known() {
+    let world = World::start(POLICY, ZONE).await;
+    let origin = world.origin(SITE).await;
+    let first = HelloBuilder::new("www.ok.example").with(ZERO_RTT, &[]).record();
+    let second = HelloBuilder::new("www.ok.example").record();
+    let early = record(23, b"early");
+    let mut client = world.client(SITE).await;
+    client.write_all(&[&first[..], &early].concat()).await.unwrap();
+    let (mut server, _) = origin.accept().await.unwrap();
+    server.read_exact(&mut vec![0; first.len()]).await.unwrap();
+    let answer = |random| server_hello((0x0303, Some(0x0304)), random, &[7; 32]);
+    server.write_all(&answer(RETRY)).await.unwrap();
+    client.read_exact(&mut vec![0; answer(RETRY).len()]).await.unwrap();
+    client.write_all(&[&second[..], b"plain"].concat()).await.unwrap();
+    let mut heard = vec![0; early.len() + second.len()];
+    server.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, [&early[..], &second].concat());
+    server.write_all(b"no TLS").await.unwrap();
+    assert_eq!(read_all(&mut server).await.as_deref(), Some(&PROTOCOL_VERSION_ALERT[..]), "and not `plain`");
 }
 
 #[tokio::test]
