@@ -1,7 +1,8 @@
 //! Policy files and folders, read and compiled whole; every error at once.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -82,15 +83,27 @@ impl Contents {
     }
 
     fn read(&mut self, file: &Path) {
-        let text = fs::metadata(file).and_then(|meta| match meta.len() {
-            0..=LARGEST => fs::read_to_string(file),
-            _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB")),
-        });
-        match text {
+        match text_of(file) {
             Ok(text) => self.sources.push(Source::new(file.display().to_string(), text)),
             Err(error) => self.unreadable.push(unreadable(file, &error)),
         }
     }
+}
+
+/// Reads a regular file. Anything else might have no end, or never begin (a pipe that nobody writes to).
+fn text_of(path: &Path) -> io::Result<String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // Without waiting: for a regular file it makes no difference.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut text = String::new();
+    // By what comes, not by what the file says of itself: it may grow meanwhile.
+    if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
 }
 
 /// The file itself, or the policy files of a folder in the order of their names.
@@ -133,4 +146,29 @@ fn no_documents() -> Diagnostic {
     let source = Source::new("policies", "");
     let fix = "Add a policy; to deny everything, one without rules.";
     Diagnostic::new(&source, "no-policy", 0..0, "no policy document is there", fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Reading each of these to its end would never return, or take all memory.
+    #[test]
+    fn what_has_no_end_is_refused_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let fifo = place.path().join("fifo.yaml");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        let endless = place.path().join("endless.yaml");
+        symlink("/dev/zero", &endless).unwrap();
+        let large = place.path().join("large.yaml");
+        fs::File::create(&large).unwrap().set_len(LARGEST + 1).unwrap();
+        for (path, why) in [(fifo, "regular"), (endless, "regular"), (large, "16 MiB")] {
+            let contents = PolicyFiles { paths: vec![path] }.read();
+            let [refused] = contents.unreadable.as_slice() else { panic!("{contents:?}") };
+            assert!(refused.message.contains(why), "{}", refused.message);
+        }
+    }
 }
