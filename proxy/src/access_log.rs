@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sidegate_api::AccessRecord;
@@ -70,7 +70,13 @@ impl AccessLog {
 
     /// Waits until every record written so far has reached the sinks and flushes them. Used at exit.
     pub fn finish(&self) {
-        self.writer.queue.finish();
+        self.writer.queue.finish(None);
+    }
+
+    /// As [`AccessLog::finish`], but no longer than `patience`: a sink may be stuck (a pipe that nobody reads). True:
+    /// all of them arrived.
+    pub fn finish_within(&self, patience: Duration) -> bool {
+        self.writer.queue.finish(Some(Instant::now() + patience))
     }
 }
 
@@ -132,15 +138,23 @@ impl Queue {
         }
     }
 
-    fn finish(&self) {
+    fn finish(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
         let target = state.accepted;
         while state.delivered < target {
             state.urgent = true;
             state.asleep = false;
             self.news.notify_one();
-            state = self.delivered.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            state = match left {
+                None => self.delivered.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return false,
+                Some(left) => {
+                    self.delivered.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
+        true
     }
 
     /// Waits for records and takes all of them. `None`: closed and empty.

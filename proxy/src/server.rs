@@ -93,6 +93,9 @@ impl Connections {
 /// How long connections that were told to close at the end of a drain may take to do so.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
+/// How long the sinks may take to the last records.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
 impl Running {
     /// Starts the worker threads. Ready to serve when it returns.
     ///
@@ -137,10 +140,12 @@ impl Running {
     }
 
     /// Stops accepting, lets live connections end within `deadline`, closes the rest, joins the threads. When it
-    /// returns, every record has reached the sinks.
+    /// returns, every record has reached the sinks, unless a sink is stuck.
     pub fn drain(mut self, deadline: Duration) {
         self.stop(deadline);
-        self.access_log.finish();
+        if !self.access_log.finish_within(LAST_RECORDS) {
+            tracing::error!("the access log takes no more records; the last ones may be lost");
+        }
     }
 
     fn stop(&mut self, deadline: Duration) {

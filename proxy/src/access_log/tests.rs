@@ -1,6 +1,7 @@
 use std::{
     io::{self, Write},
     sync::{Arc, Barrier, Mutex, mpsc},
+    time::Duration,
 };
 
 use sidegate_api::{AccessRecord, CloseReason, access_record::SCHEMA};
@@ -160,4 +161,17 @@ fn a_full_disk_damages_one_line_at_most() {
         .map(|line| serde_json::from_slice::<AccessRecord>(line).ok().and_then(|r| r.host))
         .collect();
     assert_eq!(hosts, [None, Some("whole".into()), None]);
+}
+
+#[test]
+fn a_stuck_sink_does_not_keep_whoever_has_patience_for_it() {
+    let (to, from) = mpsc::channel();
+    let gate = Arc::new(Barrier::new(2));
+    let log = AccessLog::start(vec![Box::new(Gathering { to, gate: Some(Arc::clone(&gate)) })]);
+    log.write(record("a"));
+    gate.wait();
+    assert!(!log.finish_within(Duration::from_millis(1)));
+    gate.wait();
+    assert!(log.finish_within(Duration::from_secs(60)));
+    assert_eq!(from.try_recv().as_deref(), Ok("a"));
 }

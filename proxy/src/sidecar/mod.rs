@@ -124,7 +124,8 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         drain(running, config.settings.drain_timeout).await;
         Ok::<(), StartError>(())
     })?;
-    gate.access_log.finish();
+    // A file system that hangs must not keep the process.
+    runtime.shutdown_background();
     tracing::info!("stopped");
     if let Some(path) = &config.admin_socket {
         let _ = std::fs::remove_file(path);
