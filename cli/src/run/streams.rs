@@ -7,10 +7,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, OFlags, fcntl_getfl, fstat},
+    fs::{FileType, OFlags, fcntl_getfl, fstat, major},
     net::{AddressFamily, SocketType, getpeername, sockopt},
     stdio,
+    termios::isatty,
 };
+
+/// Null, zero, random and their like. null(4).
+const MEMORY_DEVICES: u32 = 1;
 
 /// Puts `/dev/null` in the place of standard streams that lead out, and says so.
 ///
@@ -23,7 +27,7 @@ pub(super) fn close_ways_out() -> io::Result<()> {
         return Ok(());
     }
     eprintln!(
-        "sidegate: a standard stream is a network socket or a directory and is closed to the command; use a pipe, as in \
+        "sidegate: a standard stream is a network socket, a directory or a device and is closed to the command; use a pipe, as in \
          `cat | ...`"
     );
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -42,7 +46,7 @@ pub(super) fn close_ways_out() -> io::Result<()> {
 /// Whether the command may have it.
 ///
 /// A directory shows files as they are outside, uncovered sockets among them; a bare path (`O_PATH`) may be one or such a
-/// socket.
+/// socket. A device or a ring (io_uring) may belong to the network outside; terminals and `/dev/null` do not.
 fn stays(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let status = match fstat(fd) {
         Ok(status) => status,
@@ -54,9 +58,10 @@ fn stays(fd: BorrowedFd<'_>) -> io::Result<bool> {
         return Ok(false);
     }
     Ok(match FileType::from_raw_mode(status.st_mode) {
-        FileType::Directory => false,
+        FileType::Fifo | FileType::RegularFile => true,
         FileType::Socket => is_settled_unix_socket(fd)?,
-        _ => true,
+        FileType::CharacterDevice => major(status.st_rdev) == MEMORY_DEVICES || isatty(fd),
+        _ => false,
     })
 }
 
