@@ -189,3 +189,14 @@ fn files_that_can_not_be_read_give_2_and_say_what_to_name() {
         }
     }
 }
+
+#[test]
+fn a_url_or_a_port_in_place_of_a_host_is_answered_with_what_to_write() {
+    for (given, expected) in [
+        ("pypi.org:80", "`--host pypi.org --port 80`"),
+        ("https://pypi.org/x", "`--host pypi.org --port 443`"),
+    ] {
+        let answered = policy("explain", &format!("- --host {given} --port 1"), POLICY);
+        assert_eq!((answered.status, answered.stderr.contains(expected)), (2, true), "{}", answered.stderr);
+    }
+}

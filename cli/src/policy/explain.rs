@@ -73,7 +73,30 @@ enum DirectionArg {
 }
 
 fn host(text: &str) -> Result<HostName, String> {
-    HostName::parse(text).map_err(|error| error.to_string())
+    HostName::parse(text).map_err(|error| match instead_of_host(text) {
+        Some(flags) => format!("it is no host name; write `{flags}`"),
+        None => error.to_string(),
+    })
+}
+
+/// The flags that say what was put into `--host` alone: an address, a URL, a port or a path.
+fn instead_of_host(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (name, port) = match authority.rsplit_once(':') {
+        Some((name, port)) if authority.parse::<IpAddr>().is_err() => (name, port.parse::<u16>().ok()?),
+        _ => (authority, if scheme == "http" { 80 } else { 443 }),
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let end = match (bare.parse::<IpAddr>(), HostName::parse(name)) {
+        (Ok(address), _) => format!("--ip {address}"),
+        (_, Ok(name)) => format!("--host {name}"),
+        _ => return None,
+    };
+    let port = if text.parse::<IpAddr>().is_ok() { String::new() } else { format!(" --port {port}") };
+    let path = CanonicalPath::parse(path).ok().filter(|path| scheme == "http" && path.as_str() != "/");
+    let request = path.map_or_else(String::new, |path| format!(" --method GET --path {}", path.as_str()));
+    Some(format!("{end}{port}{request}"))
 }
 
 fn path(text: &str) -> Result<CanonicalPath, String> {
@@ -187,5 +210,33 @@ impl From<ProtocolArg> for Protocol {
             ProtocolArg::Tcp => Protocol::Tcp,
             ProtocolArg::Udp => Protocol::Udp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_host_is_told_as_flags() {
+        for (text, flags) in [
+            ("pypi.org:80", "--host pypi.org --port 80"),
+            ("https://pypi.org/x", "--host pypi.org --port 443"),
+            ("https://pypi.org", "--host pypi.org --port 443"),
+            ("http://pypi.org/simple", "--host pypi.org --port 80 --method GET --path /simple"),
+            ("https://pypi.org:8443/x?y", "--host pypi.org --port 8443"),
+            ("pypi.org/x", "--host pypi.org --port 443"),
+            ("10.0.0.1", "--ip 10.0.0.1"),
+            ("10.0.0.1:22", "--ip 10.0.0.1 --port 22"),
+            ("fd00::1", "--ip fd00::1"),
+            ("https://[fd00::1]/", "--ip fd00::1 --port 443"),
+        ] {
+            let error = host(text).unwrap_err();
+            assert!(error.ends_with(&format!("write `{flags}`")), "{text}: {error}");
+        }
+        assert_eq!(
+            host("*.example.com").unwrap_err(),
+            HostName::parse("*.example.com").unwrap_err().to_string()
+        );
     }
 }
