@@ -16,7 +16,8 @@ use super::{
     rule::RuleEnd,
     scalar::{self, shown},
     tls::Kinds,
-    tree::Node,
+    tree::{Node, Value},
+    write,
 };
 
 pub(super) const GRANTS: [(&str, Grant); 4] = [
@@ -32,8 +33,9 @@ impl RuleEnd for Destination {
 
     fn read(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Option<Self> {
         let kinds = ["hosts", "cidrs", "securityGroups", "prefixLists", "workloads", "grants"];
-        let (fields, kind) = one_kind(node, "an entry of `to`", &kinds, &["private", "except"], findings)?;
-        if kind != "hosts" {
+        let guess = Self::guess;
+        let (fields, found) = kinds_of(node, ("to", guess), &kinds, &["private", "except"], findings)?;
+        if !found.contains(&"hosts") {
             let fix = "remove it, or write `hosts`; address rules may name private ranges anyway";
             findings.refuse(
                 fields.entry("private"),
@@ -42,27 +44,20 @@ impl RuleEnd for Destination {
                 fix,
             );
         }
-        refuse_except(&fields, kind, findings);
-        let list = fields.value(kind)?;
-        Some(match kind {
-            "hosts" => Destination::Hosts {
-                hosts: texts(list, kind, findings, |text, span, findings| host(text, span, action, findings)),
-                private: fields
-                    .value("private")
-                    .and_then(|node| scalar::boolean(node, "private", findings))
-                    .unwrap_or(false),
-            },
-            "cidrs" => {
-                let (cidrs, except) = cidrs(list, &fields, findings);
-                Destination::Cidrs { cidrs, except }
-            }
-            "securityGroups" => Destination::SecurityGroups(texts(list, kind, findings, security_group)),
-            "prefixLists" => Destination::PrefixLists(texts(list, kind, findings, prefix_list)),
-            "workloads" => Destination::Workloads(texts(list, kind, findings, spiffe)),
-            _ => Destination::Grants(texts(list, kind, findings, |text, span, findings| {
-                grant(text, span, findings)
-            })),
-        })
+        refuse_except(&fields, &found, findings);
+        only(found, |kind| destination(kind, &fields, action, findings))
+    }
+
+    fn guess(text: &str) -> Option<String> {
+        if let Some((word, _)) = GRANTS.iter().find(|(word, _)| *word == text) {
+            return Some(format!("{{ grants: [ {word} ] }}"));
+        }
+        let name = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let name = name.split(['/', ':']).next().unwrap_or_default();
+        let host = || {
+            HostPattern::parse_for_deny(name).ok().map(|_| format!("{{ hosts: [ {} ] }}", write::text(name)))
+        };
+        guess(text).or_else(host)
     }
 
     fn count(&self, kinds: &mut Kinds) {
@@ -83,18 +78,13 @@ impl RuleEnd for Origin {
 
     fn read(node: &Node<'_>, _action: Action, findings: &mut Findings<'_>) -> Option<Self> {
         let kinds = ["workloads", "cidrs", "securityGroups", "prefixLists"];
-        let (fields, kind) = one_kind(node, "an entry of `from`", &kinds, &["except"], findings)?;
-        refuse_except(&fields, kind, findings);
-        let list = fields.value(kind)?;
-        Some(match kind {
-            "workloads" => Origin::Workloads(texts(list, kind, findings, spiffe)),
-            "cidrs" => {
-                let (cidrs, except) = cidrs(list, &fields, findings);
-                Origin::Cidrs { cidrs, except }
-            }
-            "securityGroups" => Origin::SecurityGroups(texts(list, kind, findings, security_group)),
-            _ => Origin::PrefixLists(texts(list, kind, findings, prefix_list)),
-        })
+        let (fields, found) = kinds_of(node, ("from", Self::guess), &kinds, &["except"], findings)?;
+        refuse_except(&fields, &found, findings);
+        only(found, |kind| origin(kind, &fields, findings))
+    }
+
+    fn guess(text: &str) -> Option<String> {
+        guess(text)
     }
 
     fn count(&self, kinds: &mut Kinds) {
@@ -107,41 +97,107 @@ impl RuleEnd for Origin {
     }
 }
 
-/// Opens an entry and tells its one kind.
-fn one_kind<'n, 's>(
+fn destination(
+    kind: &'static str,
+    fields: &Fields<'_, '_>,
+    action: Action,
+    findings: &mut Findings<'_>,
+) -> Option<Destination> {
+    let list = fields.value(kind)?;
+    Some(match kind {
+        "hosts" => Destination::Hosts {
+            hosts: texts(list, kind, findings, |text, span, findings| host(text, span, action, findings)),
+            private: fields
+                .value("private")
+                .and_then(|node| scalar::boolean(node, "private", findings))
+                .unwrap_or(false),
+        },
+        "cidrs" => {
+            let (cidrs, except) = cidrs(list, fields, findings);
+            Destination::Cidrs { cidrs, except }
+        }
+        "securityGroups" => Destination::SecurityGroups(texts(list, kind, findings, security_group)),
+        "prefixLists" => Destination::PrefixLists(texts(list, kind, findings, prefix_list)),
+        "workloads" => Destination::Workloads(texts(list, kind, findings, spiffe)),
+        _ => Destination::Grants(texts(list, kind, findings, grant)),
+    })
+}
+
+fn origin(kind: &'static str, fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Origin> {
+    let list = fields.value(kind)?;
+    Some(match kind {
+        "workloads" => Origin::Workloads(texts(list, kind, findings, spiffe)),
+        "cidrs" => {
+            let (cidrs, except) = cidrs(list, fields, findings);
+            Origin::Cidrs { cidrs, except }
+        }
+        "securityGroups" => Origin::SecurityGroups(texts(list, kind, findings, security_group)),
+        _ => Origin::PrefixLists(texts(list, kind, findings, prefix_list)),
+    })
+}
+
+/// Reads every kind, so that each fault is told; an entry of several is none.
+fn only<T>(kinds: Vec<&'static str>, read: impl FnMut(&'static str) -> Option<T>) -> Option<T> {
+    let alone = kinds.len() == 1;
+    let values: Vec<Option<T>> = kinds.into_iter().map(read).collect();
+    values.into_iter().next().flatten().filter(|_| alone)
+}
+
+/// Opens an entry of `to` or `from` and tells its kinds, of which there must be one.
+fn kinds_of<'n, 's>(
     node: &'n Node<'s>,
-    what: &str,
+    (list, guess): (&str, fn(&str) -> Option<String>),
     kinds: &[&'static str],
     others: &[&'static str],
     findings: &mut Findings<'_>,
-) -> Option<(Fields<'n, 's>, &'static str)> {
+) -> Option<(Fields<'n, 's>, Vec<&'static str>)> {
+    let what = format!("an entry of `{list}`");
+    if let Value::Scalar(text, _) = &node.value
+        && let Some(meant) = guess(text)
+    {
+        let message = format!("{what} must be a mapping, found text");
+        findings.add("wrong-type", &node.span, message, format!("write `{meant}`"));
+        return None;
+    }
     let known: Vec<&'static str> = kinds.iter().chain(others).copied().collect();
-    let fields = Fields::open(node, what, &known, findings)?;
-    let mut present = kinds.iter().filter(|kind| fields.entry(kind).is_some());
-    match (present.next(), present.next()) {
-        (Some(kind), None) => Some((fields, kind)),
-        (Some(first), Some(second)) => {
-            let message = format!("an entry has one kind, this has `{first}` and `{second}`");
-            let place = fields.entry(second).map_or(&node.span, |entry| &entry.key_span);
-            findings.add(
-                "one-kind",
-                place,
-                message,
-                "make each a list entry of its own (`- `): any of them may match",
-            );
-            None
-        }
-        (None, _) if fields.has_unknown() => None,
-        (None, _) => {
+    let fields = Fields::open(node, &what, &known, findings)?;
+    let present: Vec<_> = kinds.iter().copied().filter(|kind| fields.entry(kind).is_some()).collect();
+    match present.as_slice() {
+        [] if fields.has_unknown() => return None,
+        [] => {
             let fix = format!("write one of: {}", kinds.join(", "));
             findings.add("missing-field", fields.place(), format!("{what} names no kind"), fix);
-            None
+            return None;
+        }
+        [_] => {}
+        [first, second, ..] => {
+            let message = format!("an entry has one kind, this has `{first}` and `{second}`");
+            let place = fields.entry(second).map_or(&node.span, |entry| &entry.key_span);
+            let fix = "make each a list entry of its own (`- `): any of them may match";
+            findings.add("one-kind", place, message, fix);
         }
     }
+    Some((fields, present))
 }
 
-fn refuse_except(fields: &Fields<'_, '_>, kind: &str, findings: &mut Findings<'_>) {
-    if kind != "cidrs" {
+/// What a bare text that is no name is meant to be.
+fn guess(text: &str) -> Option<String> {
+    let kind = match text {
+        _ if text.starts_with("spiffe://") => "workloads",
+        _ if text.starts_with("sg-") => "securityGroups",
+        _ if text.starts_with("pl-") => "prefixLists",
+        _ if strict_net(text).is_some() => "cidrs",
+        _ => {
+            let address: IpAddr = text.parse().ok()?;
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            return Some(format!("{{ cidrs: [ \"{address}/{length}\" ] }}"));
+        }
+    };
+    Some(format!("{{ {kind}: [ \"{}\" ] }}", shown(text)))
+}
+
+fn refuse_except(fields: &Fields<'_, '_>, kinds: &[&str], findings: &mut Findings<'_>) {
+    if !kinds.contains(&"cidrs") {
         let fix = "remove it; to take hosts out, add a rule with `action: deny`";
         findings.refuse(fields.entry("except"), "misplaced-field", "`except` belongs beside `cidrs`", fix);
     }
@@ -234,7 +290,7 @@ fn group(
 fn cidrs(list: &Node<'_>, fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> (Vec<IpNet>, Vec<IpNet>) {
     let cidrs = texts(list, "cidrs", findings, cidr);
     // An unreadable prefix would make its exceptions look misplaced.
-    let whole = matches!(&list.value, super::tree::Value::Sequence(items) if items.len() == cidrs.len());
+    let whole = matches!(&list.value, Value::Sequence(items) if items.len() == cidrs.len());
     let except = match fields.value("except") {
         Some(node) => texts(node, "except", findings, |text, span, findings| {
             let net = cidr(text, span, findings)?;

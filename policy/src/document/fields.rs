@@ -37,11 +37,12 @@ impl<'n, 's> Fields<'n, 's> {
         for entry in entries.iter().filter(unknown) {
             has_unknown = true;
             let near = if findings.is_full() { None } else { nearest(&entry.key, known) };
-            meant.extend(near);
-            let fix = match near {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known fields are: {}", known.join(", ")),
+            let (near, fix) = match (near, elsewhere(&entry.key, known)) {
+                (_, Some((field, fix))) => (Some(field), fix.to_owned()),
+                (Some(near), None) => (Some(near), format!("did you mean `{near}`?")),
+                (None, None) => (None, format!("known fields are: {}", known.join(", "))),
             };
+            meant.extend(near);
             let message = format!("{what} has no field `{}`", shown(&entry.key));
             findings.add("unknown-field", &entry.key_span, message, fix);
         }
@@ -79,6 +80,41 @@ impl<'n, 's> Fields<'n, 's> {
     }
 }
 
+/// What people write for a field of another name or place: that field, and what to write.
+fn elsewhere(key: &str, known: &[&'static str]) -> Option<(&'static str, &'static str)> {
+    const WORDS: [(&[&str], &str, &str); 8] = [
+        (
+            &["audit", "dryRun", "dryrun"],
+            "mode",
+            "write `mode: audit` and its last day, `auditUntil: 2030-12-31`: audit always ends",
+        ),
+        (
+            &["audit", "dryRun", "dryrun", "mode"],
+            "auditUntil",
+            "write the last day of the audit, `auditUntil: 2030-12-31`: audit always ends",
+        ),
+        (&["policy"], "policies", "did you mean `policies`? It is a list: `policies: [ FILE ]`"),
+        (&["domain", "domains", "fqdn", "fqdns", "dns", "names"], "hosts", "did you mean `hosts`?"),
+        (
+            &["ip", "ips", "address", "addresses", "ipBlock"],
+            "cidrs",
+            "did you mean `cidrs`? An address is written with its prefix length",
+        ),
+        (&["egress", "ingress", "appliesTo", "mode", "auditUntil"], "spec", "put it under `spec`"),
+        (&["name", "owner", "description"], "metadata", "put it under `metadata`"),
+        (
+            &["hosts", "cidrs", "workloads", "grants", "private"],
+            "to",
+            "put it into an entry of `to`, such as `to: [ { hosts: [ api.example.com ] } ]`",
+        ),
+    ];
+    let meant = |(keys, field, fix): &(&[&str], &str, &'static str)| {
+        let field = known.iter().find(|known| *known == field).filter(|_| keys.contains(&key))?;
+        Some((*field, *fix))
+    };
+    WORDS.iter().find_map(meant)
+}
+
 /// The items of a list that must not be empty.
 pub(super) fn list<'n, 's>(node: &'n Node<'s>, field: &str, findings: &mut Findings<'_>) -> &'n [Node<'s>] {
     match &node.value {
@@ -90,6 +126,11 @@ pub(super) fn list<'n, 's>(node: &'n Node<'s>, field: &str, findings: &mut Findi
         Value::Sequence(items) => items,
         _ => {
             match &node.value {
+                Value::Mapping(entries) if !entries.is_empty() => {
+                    let message = format!("`{field}` must be a list, found a mapping");
+                    let fix = "put `- ` before each entry, or write `[ { ... } ]`";
+                    findings.add("wrong-type", &node.span, message, fix);
+                }
                 Value::Scalar(text, _) if !text.is_empty() => {
                     let message = format!("`{field}` must be a list, found {}", scalar::kind(node));
                     findings.add("wrong-type", &node.span, message, format!("write `[ {} ]`", shown(text)));

@@ -6,13 +6,15 @@ use super::{
     Destination, Document, Origin, Rule, Spanned,
     fields::{Fields, list, texts},
     findings::Findings,
-    rule::{self, RuleEnd},
+    rule::{self, Readout, RuleEnd},
     scalar::{self, shown},
     tree::{self, Node, Value},
 };
 
 const API_VERSION: &str = "sidegate.dev/v1";
 const KIND: &str = "Policy";
+/// The other kind that people write: the sidecar's configuration.
+const PROXY_CONFIG: &str = "ProxyConfig";
 
 pub(super) fn documents(source: &Source) -> Result<Vec<Document>, Vec<Diagnostic>> {
     let mut findings = Findings::new(source);
@@ -45,6 +47,7 @@ fn document(root: &Node<'_>, findings: &mut Findings<'_>) -> Option<Document> {
     if !is_ours(&fields, findings) {
         return None;
     }
+    // A wrong version or kind was reported; what else is wrong is told all the same.
     let metadata = fields
         .required("metadata", "the policy", "add `metadata: { name: my-policy }`", findings)
         .and_then(|node| Metadata::read(node, findings));
@@ -64,22 +67,26 @@ fn document(root: &Node<'_>, findings: &mut Findings<'_>) -> Option<Document> {
     })
 }
 
-/// Whether version and kind are known, so that the rest can be judged at all.
+/// Reports a wrong version or kind. `false`: it is another kind of ours, of which nothing more can be said here.
 fn is_ours(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> bool {
-    let mut expect = |field: &'static str, code: &'static str, expected: &str| {
+    let expected = [("apiVersion", "api-version", API_VERSION), ("kind", "kind", KIND)];
+    let mut ours = true;
+    for (field, code, expected) in expected {
         let fix = format!("write `{field}: {expected}`");
-        let Some(node) = fields.required(field, "the policy", &fix, findings) else { return true };
-        match scalar::text(node, field, findings) {
-            Some(text) if text != expected => {
-                let message = format!("`{}` is no `{field}` that this version reads", shown(text));
-                findings.add(code, &node.span, message, fix);
-                false
-            }
-            _ => true,
+        let Some(node) = fields.required(field, "the policy", &fix, findings) else { continue };
+        let Some(text) = scalar::text(node, field, findings).filter(|text| *text != expected) else {
+            continue;
+        };
+        let message = format!("`{}` is no `{field}` that this version reads", shown(text));
+        ours &= text != PROXY_CONFIG;
+        if text == PROXY_CONFIG {
+            let fix = "this is a sidecar's configuration: check it with `sidegate-proxy check-config FILE`";
+            findings.add(code, &node.span, message, fix);
+        } else {
+            findings.add(code, &node.span, message, fix);
         }
-    };
-    let version = expect("apiVersion", "api-version", API_VERSION);
-    expect("kind", "kind", KIND) && version
+    }
+    ours
 }
 
 struct Metadata {
@@ -157,16 +164,17 @@ fn audit(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Date> {
 
 fn rules<T: RuleEnd>(fields: &Fields<'_, '_>, direction: &str, findings: &mut Findings<'_>) -> Vec<Rule<T>> {
     let Some(node) = fields.value(direction) else { return Vec::new() };
-    let rules: Vec<Rule<T>> = list(node, direction, findings)
-        .iter()
-        .filter_map(|item| rule::read(item, direction, findings))
-        .collect();
-    let mut seen = std::collections::HashMap::with_capacity(rules.len());
-    for rule in &rules {
-        if let Some(first) = seen.insert(rule.name.value.as_str(), &rule.name.span) {
-            let message = format!("two {direction} rules are named `{}`", rule.name.value);
-            findings.add("duplicate-rule", &rule.name.span, message, "give each rule its own name");
-            findings.relate(first, "first named here");
+    let mut rules = Vec::new();
+    let mut seen = std::collections::HashMap::new();
+    for item in list(node, direction, findings) {
+        let Readout { name, rule } = rule::read(item, direction, findings);
+        rules.extend(rule);
+        // Also of rules that are refused for something else.
+        let Some(name) = name else { continue };
+        if let Some(first) = seen.insert(name.value.clone(), name.span.clone()) {
+            let message = format!("two {direction} rules are named `{}`", name.value);
+            findings.add("duplicate-rule", &name.span, message, "give each rule its own name");
+            findings.relate(&first, "first named here");
         }
     }
     rules

@@ -22,20 +22,39 @@ pub(super) trait RuleEnd: Sized {
     /// One entry of the list. `action`: a deny may be wider than an allow.
     fn read(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Option<Self>;
 
+    /// The entry that a bare text was probably meant to be.
+    fn guess(text: &str) -> Option<String>;
+
     fn count(&self, kinds: &mut Kinds);
 }
 
-pub(super) fn read<T: RuleEnd>(
-    node: &Node<'_>,
-    direction: &str,
-    findings: &mut Findings<'_>,
-) -> Option<Rule<T>> {
+/// What was read of a rule: its name, even where the rest is refused.
+pub(super) struct Readout<T> {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) rule: Option<Rule<T>>,
+}
+
+pub(super) fn read<T: RuleEnd>(node: &Node<'_>, direction: &str, findings: &mut Findings<'_>) -> Readout<T> {
     let known = ["name", "reason", "action", T::FIELD, "ports", "protocol", "tls", "http", "auditUntil"];
     let what = format!("an {direction} rule");
-    let fields = Fields::open(node, &what, &known, findings)?;
+    let Some(fields) = Fields::open(node, &what, &known, findings) else {
+        return Readout { name: None, rule: None };
+    };
     let name = fields
         .required("name", &what, "add a name of a-z, 0-9 and `-`; records and reports carry it", findings)
-        .and_then(|node| scalar::name(node, findings));
+        .and_then(|node| scalar::name(node, findings))
+        .map(|(value, span)| Spanned { value, span });
+    let rule = rest(&fields, &what, node, findings);
+    Readout { rule: name.clone().zip(rule).map(|(name, rule)| Rule { name, ..rule }), name }
+}
+
+/// All but the name, which is left empty.
+fn rest<T: RuleEnd>(
+    fields: &Fields<'_, '_>,
+    what: &str,
+    node: &Node<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Rule<T>> {
     let reason = fields.value("reason").and_then(|node| scalar::prose(node, "reason", 1024, findings));
     let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
     let action = match fields.value("action") {
@@ -45,21 +64,18 @@ pub(super) fn read<T: RuleEnd>(
     // After an unreadable action the stricter reading would only add noise.
     let reading = action.unwrap_or(Action::Deny);
     let ends: Vec<Spanned<T>> = fields
-        .required(T::FIELD, &what, T::EXAMPLE, findings)
+        .required(T::FIELD, what, T::EXAMPLE, findings)
         .map(|node| ends(node, reading, findings))
         .unwrap_or_default();
     let mut kinds = Kinds::default();
     ends.iter().for_each(|end| end.value.count(&mut kinds));
-    let ports = ports(&fields, &what, &kinds, findings);
-    let carriage = match action {
-        Some(action) if kinds.any() => tls::carriage(&fields, action, &kinds, T::FIELD, findings),
-        _ => None,
-    };
+    let ports = ports(fields, what, &kinds, findings);
+    let carriage = tls::carriage(fields, action, &kinds, T::FIELD, findings);
     let http = fields.value("http").map(|node| http(node, findings)).unwrap_or_default();
-    let audit_until = audit_until(&fields, findings);
-    let ((name, name_span), action, (protocol, tls)) = (name?, action?, carriage?);
+    let audit_until = audit_until(fields, findings);
+    let (action, (protocol, tls)) = (action?, carriage?);
     Some(Rule {
-        name: Spanned { value: name, span: name_span },
+        name: Spanned { value: String::new(), span: 0..0 },
         reason,
         action,
         ends,
@@ -73,12 +89,31 @@ pub(super) fn read<T: RuleEnd>(
 }
 
 fn ends<T: RuleEnd>(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Vec<Spanned<T>> {
-    list(node, T::FIELD, findings)
-        .iter()
-        .filter_map(|item| {
-            T::read(item, action, findings).map(|value| Spanned { value, span: item.span.clone() })
-        })
-        .collect()
+    let read = |item: &Node<'_>, findings: &mut Findings<'_>| {
+        T::read(item, action, findings).map(|value| Spanned { value, span: item.span.clone() })
+    };
+    match &node.value {
+        Value::Scalar(text, _) if T::guess(text).is_some() => {
+            let guess = T::guess(text).unwrap_or_default();
+            wrong_list(node, T::FIELD, &format!("write `{}: [ {guess} ]`", T::FIELD), findings);
+            Vec::new()
+        }
+        // One entry without its list: what is wrong inside is told too.
+        Value::Mapping(entries) if !entries.is_empty() => {
+            let read = read(node, findings).into_iter().collect();
+            let fix = format!("put `- ` before its first field, or write `{}: [ {{ ... }} ]`", T::FIELD);
+            wrong_list(node, T::FIELD, &fix, findings);
+            read
+        }
+        _ => list(node, T::FIELD, findings).iter().filter_map(|item| read(item, findings)).collect(),
+    }
+}
+
+fn wrong_list(node: &Node<'_>, field: &str, fix: &str, findings: &mut Findings<'_>) {
+    let message = format!("`{field}` must be a list, found {}", scalar::kind(node));
+    let at = node.span.start..node.span.start;
+    let span = if matches!(node.value, Value::Mapping(_)) { at } else { node.span.clone() };
+    findings.add("wrong-type", &span, message, fix);
 }
 
 fn audit_until(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Date> {

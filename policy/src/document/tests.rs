@@ -106,6 +106,18 @@ fn a_source_over_the_limit_is_refused_unread() {
     assert_eq!(codes(&" ".repeat(MAX_SIZE + 1)), ["too-large"]);
 }
 
+#[test]
+fn a_section_says_what_a_near_field_is_called() {
+    let file = source("policy: p.yaml\n");
+    let refused = read_sections(&file, "ProxyConfig", &["policies"], |section| {
+        section.require("policies", "ProxyConfig", "name the files");
+        Some(())
+    });
+    let errors = refused.unwrap_err();
+    assert_eq!(errors.len(), 1, "not missing as well: {errors:?}");
+    assert!(errors[0].fix.contains("`policies: [ FILE ]`"), "{}", errors[0]);
+}
+
 fn scraps() -> impl Strategy<Value = String> {
     let scrap = prop_oneof![
         Just("apiVersion: sidegate.dev/v1\n".to_owned()),

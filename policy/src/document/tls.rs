@@ -66,23 +66,24 @@ struct Written {
     broken: bool,
 }
 
-/// Protocol and TLS mode of a rule. `end`: `to` or `from`. `None`: reported.
+/// Protocol and TLS mode of a rule. `end`: `to` or `from`. `None`: reported, here or before; then what can be judged by
+/// itself still is.
 pub(super) fn carriage(
     fields: &Fields<'_, '_>,
-    action: Action,
+    action: Option<Action>,
     kinds: &Kinds,
     end: &str,
     findings: &mut Findings<'_>,
 ) -> Option<(Protocol, TlsMode)> {
     const IRRELEVANT: TlsMode = TlsMode::Passthrough { min_tls12: false };
-    if kinds.grants {
+    if let (true, Some(action)) = (kinds.grants, action) {
         return grants(fields, action, kinds, findings).then_some((Protocol::Tls, IRRELEVANT));
     }
     let protocol = match fields.value("protocol") {
-        Some(node) => scalar::word(node, "protocol", PROTOCOLS, findings)?,
-        None => Protocol::Tls,
+        Some(node) => scalar::word(node, "protocol", PROTOCOLS, findings),
+        None => Some(Protocol::Tls),
     };
-    let udp_by_name = protocol == Protocol::Udp && (kinds.hosts || kinds.workloads);
+    let udp_by_name = protocol == Some(Protocol::Udp) && (kinds.hosts || kinds.workloads);
     if udp_by_name {
         let fix = "name addresses with `cidrs`; for the Amazon time service use the grant `time`";
         findings.refuse(
@@ -92,18 +93,68 @@ pub(super) fn carriage(
             fix,
         );
     }
-    if action == Action::Deny {
+    if action == Some(Action::Deny) {
         deny(fields, protocol, findings);
-        return Some((protocol, IRRELEVANT));
+        return Some((protocol?, IRRELEVANT));
     }
     let written = fields.value("tls").map(|node| written(node, end, findings)).unwrap_or_default();
-    if udp_by_name || written.broken {
+    action?;
+    let whole = kinds.any() && !udp_by_name && !written.broken;
+    let Some(protocol) = protocol.filter(|_| whole) else {
+        judge_alone(fields, protocol, written, findings);
         return None;
-    }
+    };
     let carriage = Carriage { fields, kinds, protocol, egress: end == "to" };
-    let mode = carriage.mode(written, findings)?;
-    carriage.judge_http(mode, findings);
-    Some((protocol, carriage.finish(mode, written, findings)))
+    match carriage.mode(written, findings) {
+        Some(mode) => {
+            carriage.judge_http(mode, findings);
+            judge_written(fields, mode, written, findings);
+            Some((protocol, finished(mode, written)))
+        }
+        None => {
+            judge_alone(fields, Some(protocol), written, findings);
+            None
+        }
+    }
+}
+
+/// What is wrong whatever the rest may be.
+fn judge_alone(
+    fields: &Fields<'_, '_>,
+    protocol: Option<Protocol>,
+    written: Written,
+    findings: &mut Findings<'_>,
+) {
+    if matches!(protocol, Some(Protocol::Tcp | Protocol::Udp)) {
+        refuse_unseen(fields, findings);
+    }
+    if let Some(mode) = written.mode {
+        judge_written(fields, mode, written, findings);
+    }
+}
+
+/// What a mode demands of the rule beside it.
+fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: Written, findings: &mut Findings<'_>) {
+    if mode != Mode::Passthrough && written.min_tls12.is_some() {
+        let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
+        findings.refuse(fields.entry("tls"), "tls-min", message, "remove `min`");
+    }
+    if mode == Mode::None && fields.entry("reason").is_none() {
+        let fix = "add `reason: \"...\"`; records and reports carry it";
+        let message = "`tls: { mode: none }` is an exemption from TLS 1.3 and needs a `reason`";
+        findings.refuse(fields.entry("tls"), "reason-missing", message, fix);
+    }
+}
+
+fn finished(mode: Mode, written: Written) -> TlsMode {
+    match mode {
+        Mode::Passthrough => TlsMode::Passthrough { min_tls12: written.min_tls12.unwrap_or(false) },
+        Mode::Originate => TlsMode::Originate,
+        Mode::Inspect => TlsMode::Inspect,
+        Mode::Mesh => TlsMode::Mesh,
+        Mode::Terminate => TlsMode::Terminate,
+        Mode::None => TlsMode::None,
+    }
 }
 
 /// Grants stand alone: they open fixed addresses, ports and protocols.
@@ -129,18 +180,18 @@ fn grants(fields: &Fields<'_, '_>, action: Action, kinds: &Kinds, findings: &mut
     true
 }
 
-fn deny(fields: &Fields<'_, '_>, protocol: Protocol, findings: &mut Findings<'_>) {
+fn deny(fields: &Fields<'_, '_>, protocol: Option<Protocol>, findings: &mut Findings<'_>) {
     findings.refuse(
         fields.entry("tls"),
         "deny-field",
         "a deny rule carries nothing, so it takes no `tls`",
         "remove it",
     );
-    if protocol == Protocol::Tls {
+    if protocol == Some(Protocol::Tls) {
         let fix = "remove `protocol`: without it a deny rule covers every protocol";
         findings.refuse(fields.entry("protocol"), "deny-field", "a deny rule can't single out TLS", fix);
     }
-    if matches!(protocol, Protocol::Tcp | Protocol::Udp) {
+    if matches!(protocol, Some(Protocol::Tcp | Protocol::Udp)) {
         refuse_http(
             fields,
             "requests can't be seen with this `protocol`",
@@ -148,6 +199,11 @@ fn deny(fields: &Fields<'_, '_>, protocol: Protocol, findings: &mut Findings<'_>
             findings,
         );
     }
+}
+
+fn refuse_unseen(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) {
+    let message = "requests can't be seen in this rule's connections";
+    refuse_http(fields, message, "write `protocol: http`, or remove `http`", findings);
 }
 
 fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut Findings<'_>) {
@@ -164,10 +220,8 @@ fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
     let modes = if end == "to" { EGRESS_MODES } else { INGRESS_MODES };
     let mode = fields.value("mode").map(|node| scalar::word(node, "tls.mode", modes, findings));
     let min = fields.value("min").map(|node| min_tls12(node, findings));
-    match (mode, min) {
-        (Some(None), _) | (_, Some(None)) => broken,
-        (mode, min) => Written { mode: mode.flatten(), min_tls12: min.flatten(), broken: false },
-    }
+    let unreadable = mode == Some(None) || min == Some(None);
+    Written { mode: mode.flatten(), min_tls12: min.flatten(), broken: unreadable }
 }
 
 fn min_tls12(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<bool> {
@@ -282,26 +336,6 @@ impl Carriage<'_, '_, '_> {
                 "write `protocol: http`, or remove `http`"
             };
             refuse_http(self.fields, "requests can't be seen in this rule's connections", fix, findings);
-        }
-    }
-
-    fn finish(&self, mode: Mode, written: Written, findings: &mut Findings<'_>) -> TlsMode {
-        if mode != Mode::Passthrough && written.min_tls12.is_some() {
-            let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
-            findings.refuse(self.fields.entry("tls"), "tls-min", message, "remove `min`");
-        }
-        if mode == Mode::None && self.fields.entry("reason").is_none() {
-            let fix = "add `reason: \"...\"`; records and reports carry it";
-            let message = "`tls: { mode: none }` is an exemption from TLS 1.3 and needs a `reason`";
-            findings.refuse(self.fields.entry("tls"), "reason-missing", message, fix);
-        }
-        match mode {
-            Mode::Passthrough => TlsMode::Passthrough { min_tls12: written.min_tls12.unwrap_or(false) },
-            Mode::Originate => TlsMode::Originate,
-            Mode::Inspect => TlsMode::Inspect,
-            Mode::Mesh => TlsMode::Mesh,
-            Mode::Terminate => TlsMode::Terminate,
-            Mode::None => TlsMode::None,
         }
     }
 }
