@@ -54,6 +54,14 @@ impl Judgement {
         }
     }
 
+    /// Says of a refusal what else is wrong with the connection.
+    pub(crate) fn besides(mut self, flaw: Option<Reason>) -> Self {
+        if let (Some(flaw), Some(explanation)) = (flaw, &self.explanation) {
+            self.explanation = Some(format!("{explanation} Besides: {}", flaw.meaning()).into());
+        }
+        self
+    }
+
     /// A refusal that no policy set spoke.
     pub(crate) fn refused(reason: Reason) -> Self {
         Judgement {

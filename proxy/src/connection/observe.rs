@@ -35,6 +35,8 @@ pub(crate) struct Early {
     pub(crate) bytes: Vec<u8>,
     /// The ClientHello, and how many of the bytes it spans.
     pub(crate) hello: Option<(ClientHello, usize)>,
+    /// What is wrong with them, where no bytes could have been allowed: worth a word, not the reason.
+    pub(crate) besides: Option<Reason>,
 }
 
 /// Looks at the first bytes if a verdict could depend on them, and briefly if only its record could. A client that is
@@ -57,6 +59,13 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     if let Some(patience) = patience {
         let (outcome, taken) = read_first(&mut link, &gate.settings, patience, &mut early.bytes).await;
         // Where no bytes could have allowed it, their want or their form is not what it is refused for.
+        if peek == Peek::Brief {
+            early.besides = outcome
+                .as_ref()
+                .err()
+                .copied()
+                .filter(|flaw| matches!(flaw, Reason::TlsMalformed | Reason::HttpMalformed));
+        }
         if peek == Peek::Needed || outcome.is_ok() {
             facts.unseen = false;
             apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);

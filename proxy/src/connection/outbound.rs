@@ -85,7 +85,7 @@ async fn admit(classified: Classified) -> Option<Judged> {
                 link.record.entry.permitted(&permit, Judgement::of(&set, permit.decision()));
                 Ok(permit)
             }
-            Err(denied) => Err((Judgement::of(&set, &denied.decision), denied.facts)),
+            Err(denied) => Err((Judgement::of(&set, &denied.decision).besides(early.besides), denied.facts)),
         }
     };
     // A set that came between judging and registering has not seen this connection.

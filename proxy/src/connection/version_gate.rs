@@ -51,7 +51,7 @@ pub(crate) async fn pass_version(
     early: Early,
     demand: Demand,
 ) -> Result<Passed, Stopped> {
-    let Early { bytes: mut hello_bytes, hello } = early;
+    let Early { bytes: mut hello_bytes, hello, .. } = early;
     let Some((hello, spans)) = hello else { return Err(refused(Reason::TlsRequired)) };
     let from_client = hello_bytes.split_off(spans.min(hello_bytes.len()));
     let mut handshake = Handshake::new(link, upstream, hello, from_client);

@@ -43,6 +43,24 @@ async fn a_malformed_head_is_a_bad_request() {
     assert_eq!(record.reason, "http-malformed");
 }
 
+/// Where no rule applies the form of the head is not why it is refused, but it is told.
+#[tokio::test]
+async fn a_malformed_head_is_told_where_no_rule_applies() {
+    let explained = async |words: &[u8]| {
+        let world = World::start(POLICY, ZONE).await;
+        let mut client = world.client("93.184.216.34:9").await;
+        client.write_all(words).await.unwrap();
+        let _ = read_all(&mut client).await;
+        let record = world.record().await;
+        assert_eq!(story(&record), ("denied", "no-rule", CloseReason::Denied));
+        record.explanation.unwrap()
+    };
+    let twice = explained(b"GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n").await;
+    assert!(twice.ends_with(" Besides: The HTTP head is malformed or ambiguous."), "{twice}");
+    let once = explained(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert!(!once.contains("Besides"), "{once}");
+}
+
 #[tokio::test]
 async fn http2_is_told_in_frames() {
     let (heard, _) = told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
