@@ -7,8 +7,8 @@ use sidegate_policy::set::UdpDestination;
 use super::{
     Spec, links,
     netlink::{Netlink, Refused},
-    plan::{self, Family, Plan},
-    snapshot::Snapshot,
+    plan::{self, Family, Plan, Set},
+    snapshot::{Snapshot, held},
 };
 
 /// Why the rules could not be put in place.
@@ -106,8 +106,21 @@ pub(super) fn install_on(
 /// to apply the new one.
 pub fn replace_udp(netlink: &mut Netlink, udp: &[UdpDestination]) -> Result<(), RedirectError> {
     let spec = Spec { udp: udp.to_vec(), ..Spec::run() };
-    let sets = Plan::new(&spec, &[]).udp_sets();
-    Ok(netlink.transact(plan::encode_elements(&sets))?)
+    Ok(change_sets(netlink, Plan::new(&spec, &[]).udp_sets())?)
+}
+
+/// Brings sets to these elements. What is allowed before and after is allowed all the while.
+pub(super) fn change_sets(netlink: &mut Netlink, sets: Vec<Set>) -> Result<(), Refused> {
+    let mut pairs = Vec::with_capacity(sets.len());
+    for set in &sets {
+        match held(netlink, set.name()) {
+            Ok(elements) => pairs.push((set.clone(), elements)),
+            Err(source) => return Err(Refused { purpose: format!("reading set `{}`", set.name()), source }),
+        }
+    }
+    let changed = plan::encode_changes(&pairs).map_or(Ok(()), |changes| netlink.transact(changes));
+    // Somebody else changed them since they were read: replace them whole.
+    changed.or_else(|_| netlink.transact(plan::encode_elements(&sets)))
 }
 
 /// Removes every rule of ours; it is no error if there is none.

@@ -8,7 +8,7 @@ use super::{
         message::{attribute, attributes, be32, string},
         uapi::*,
     },
-    plan::{Family, SetName, TABLE, nft},
+    plan::{Element, Family, SetName, TABLE, nft},
 };
 
 /// Tables, chains, rules and set elements of ours, without handles and counters. Equal snapshots mean equal behaviour.
@@ -89,10 +89,8 @@ impl Snapshot {
     }
 
     fn add_elements(&mut self, netlink: &mut Netlink, set: SetName) -> io::Result<()> {
-        let mut request = nft(NFT_MSG_GETSETELEM, 0, Family::Inet, format!("reading set `{set}`"));
-        request.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.as_str());
         let elements = &mut self.elements;
-        let outcome = netlink.dump(request, |message| {
+        let outcome = netlink.dump(elements_of(set), |message| {
             let list = message.payload.get(4..).and_then(|rest| attribute(rest, NFTA_SET_ELEM_LIST_ELEMENTS));
             for (_, element) in list.into_iter().flat_map(attributes) {
                 let mut kept = set.as_str().as_bytes().to_vec();
@@ -105,6 +103,29 @@ impl Snapshot {
             outcome => outcome,
         }
     }
+}
+
+/// What a set of ours holds.
+pub(super) fn held(netlink: &mut Netlink, set: SetName) -> io::Result<BTreeSet<Element>> {
+    fn value(element: &[u8], kind: u16) -> Option<Vec<u8>> {
+        attribute(attribute(element, kind)?, NFTA_DATA_VALUE).map(<[u8]>::to_vec)
+    }
+    let mut elements = BTreeSet::new();
+    netlink.dump(elements_of(set), |message| {
+        let list = message.payload.get(4..).and_then(|rest| attribute(rest, NFTA_SET_ELEM_LIST_ELEMENTS));
+        for (_, element) in list.into_iter().flat_map(attributes) {
+            elements.extend(
+                value(element, NFTA_SET_ELEM_KEY).map(|key| (key, value(element, NFTA_SET_ELEM_KEY_END))),
+            );
+        }
+    })?;
+    Ok(elements)
+}
+
+fn elements_of(set: SetName) -> Message {
+    let mut request = nft(NFT_MSG_GETSETELEM, 0, Family::Inet, format!("reading set `{set}`"));
+    request.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.as_str());
+    request
 }
 
 /// Chains of other tables that could take connections away before our `dial` sees them.

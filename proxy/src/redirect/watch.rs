@@ -23,9 +23,9 @@ use sidegate_policy::set::UdpDestination;
 use super::{
     FrameWall, RedirectError, Refused, Spec,
     follow::{Ask, RefusedPackets, ask, gone},
-    install::install_on,
+    install::{change_sets, install_on},
     netlink::{Netlink, message, uapi},
-    plan::{self, PRIORITY_NAT, Plan},
+    plan::{PRIORITY_NAT, Plan},
     refusals::refused_packets,
     snapshot::{EarlierChain, Snapshot, earlier_chains},
 };
@@ -236,7 +236,7 @@ impl Kept {
     fn replace_udp(&mut self, udp: Vec<UdpDestination>) -> Result<(), RedirectError> {
         self.spec.udp = udp;
         let sets = Plan::new(&self.spec, &[]).udp_sets();
-        match self.control.transact(plan::encode_elements(&sets)) {
+        match change_sets(&mut self.control, sets) {
             Ok(()) => {}
             // Somebody took the table away: put all of it back, with the new destinations.
             Err(refused) if refused.source.raw_os_error() == Some(libc::ENOENT) => self.restore()?,

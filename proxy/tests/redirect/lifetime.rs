@@ -14,9 +14,10 @@ use sidegate_harness::{
     until,
     world::WORLD_V4,
 };
-use sidegate_proxy::redirect::{Netlink, Watch, WatchSockets, install, links, remove};
+use sidegate_policy::set::UdpDestination;
+use sidegate_proxy::redirect::{Netlink, Spec, Watch, WatchSockets, install, links, remove, replace_udp};
 
-use crate::{PATIENCE, TARGET_V4, TARGET_V6, dial, listeners, put_in_place, sidecar};
+use crate::{PATIENCE, TARGET_V4, TARGET_V6, allow, dial, listeners, put_in_place, sidecar};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -26,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "nothing_leaks_without_the_proxy", run: nothing_leaks_without_the_proxy },
     Case { name: "a_reload_under_load_leaks_nothing", run: a_reload_under_load_leaks_nothing },
     Case { name: "a_reload_in_two_steps_leaks", run: a_reload_in_two_steps_leaks },
+    Case {
+        name: "allowed_datagrams_pass_through_every_change",
+        run: allowed_datagrams_pass_through_every_change,
+    },
     Case { name: "rules_taken_away_come_back", run: rules_taken_away_come_back },
     Case { name: "removal_leaves_nothing", run: removal_leaves_nothing },
 ];
@@ -124,6 +129,49 @@ fn a_reload_in_two_steps_leaks() {
         !seen.arrived.is_empty()
     });
     assert!(leaked);
+}
+
+/// Allowed datagrams that were refused while `change` turned other destinations on and off.
+fn refused_over_changes(change: impl Fn(&mut Netlink, &[UdpDestination])) -> usize {
+    const ROUNDS: usize = 200;
+    let (stop, sent, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let here = Netns::current();
+    let flow = [SocketAddr::from((TARGET_V4, 443)), (TARGET_V6, 443).into()];
+    let allowed = [allow("198.51.100.7/32", 443), allow("2001:db8::7/128", 443)];
+    let others = [allow("198.51.100.0/24", 80), allow("192.0.2.0/24", 443), allow("2001:db8::/64", 80)];
+    put_in_place(&Spec { udp: allowed.to_vec(), ..sidecar() });
+    let send = || {
+        let sockets = ["0.0.0.0:0", "[::]:0"].map(|at| UdpSocket::bind(at).unwrap());
+        while !stop.load(Ordering::Relaxed) {
+            for (socket, to) in sockets.iter().zip(flow) {
+                refused.fetch_add(usize::from(socket.send_to(b"flow", to).is_err()), Ordering::Relaxed);
+            }
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| here.run(send));
+        let mut netlink = Netlink::netfilter().unwrap();
+        for round in 0..ROUNDS {
+            let before = sent.load(Ordering::Relaxed);
+            let more = &others[..round % (others.len() + 1)];
+            change(&mut netlink, &[&allowed[..], more].concat());
+            until(PATIENCE, "the flow goes on", || sent.load(Ordering::Relaxed) > before);
+        }
+    });
+    refused.into_inner()
+}
+
+fn allowed_datagrams_pass_through_every_change() {
+    let _world = World::new();
+    let refused = refused_over_changes(|netlink, udp| replace_udp(netlink, udp).unwrap());
+    assert_eq!(refused, 0);
+    let in_two_steps = refused_over_changes(|netlink, udp| {
+        replace_udp(netlink, &[]).unwrap();
+        replace_udp(netlink, udp).unwrap();
+    });
+    assert!(in_two_steps > 0, "the negative control");
 }
 
 fn rules_taken_away_come_back() {

@@ -1,6 +1,6 @@
 //! The plan as messages of one nftables transaction.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     Base, Chain, ChainKind, Family, Hook, Rule, Set, SetName, TABLE, Table, expression::value, udp::Block,
@@ -53,6 +53,21 @@ pub(crate) fn encode_elements(sets: &[Set]) -> Vec<Message> {
         messages.extend(new_elements(Family::Inet, set));
     }
     transaction(messages)
+}
+
+/// A transaction that turns the elements that sets hold into those of `sets`, and touches no element that stays: before
+/// Linux 6.17 the kernel hides an element for a moment also when one transaction takes it out and puts it in again.
+/// `None`: nothing is to be changed.
+pub(crate) fn encode_changes(sets: &[(Set, BTreeSet<Element>)]) -> Option<Vec<Message>> {
+    let mut messages = Vec::new();
+    for (set, held) in sets {
+        let wanted: BTreeSet<Element> = elements(set).into_iter().collect();
+        let gone: Vec<Element> = held.difference(&wanted).cloned().collect();
+        let new: Vec<Element> = wanted.difference(held).cloned().collect();
+        messages.extend(element_messages(NFT_MSG_DELSETELEM, Family::Inet, set.name(), &gone));
+        messages.extend(element_messages(NFT_MSG_NEWSETELEM, Family::Inet, set.name(), &new));
+    }
+    (!messages.is_empty()).then(|| transaction(messages))
 }
 
 fn transaction(messages: Vec<Message>) -> Vec<Message> {
@@ -139,7 +154,7 @@ fn new_rule(family: Family, chain: &str, rule: &Rule) -> Message {
 }
 
 impl Set {
-    pub(super) fn name(&self) -> SetName {
+    pub(crate) fn name(&self) -> SetName {
         match self {
             Set::Ports(name, _) | Set::Destinations(name, _) => *name,
         }
@@ -182,15 +197,28 @@ fn new_set(family: Family, set: &Set) -> Message {
     message
 }
 
-fn new_elements(family: Family, set: &Set) -> Vec<Message> {
-    let elements: Vec<(Vec<u8>, Option<Vec<u8>>)> = match set {
+/// First and last key of an element; a single key has no last one.
+pub(crate) type Element = (Vec<u8>, Option<Vec<u8>>);
+
+pub(super) fn elements(set: &Set) -> Vec<Element> {
+    match set {
         Set::Ports(_, ports) => ports.iter().map(|port| (port.to_be_bytes().to_vec(), None)).collect(),
         Set::Destinations(_, blocks) => blocks.iter().map(bounds).collect(),
+    }
+}
+
+fn new_elements(family: Family, set: &Set) -> Vec<Message> {
+    element_messages(NFT_MSG_NEWSETELEM, family, set.name(), &elements(set))
+}
+
+fn element_messages(kind: u16, family: Family, set: SetName, elements: &[Element]) -> Vec<Message> {
+    let (verb, flags) = match kind {
+        NFT_MSG_NEWSETELEM => ("adding elements to", NLM_F_CREATE),
+        _ => ("taking elements out of", 0),
     };
-    let message = |elements: &[(Vec<u8>, Option<Vec<u8>>)]| {
-        let purpose = format!("adding elements to set `{}`", set.name());
-        let mut message = nft(NFT_MSG_NEWSETELEM, NLM_F_CREATE, family, purpose);
-        message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.name().as_str());
+    let message = |elements: &[Element]| {
+        let mut message = nft(kind, flags, family, format!("{verb} set `{set}`"));
+        message.text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, set.as_str());
         message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |m| {
             for (key, end) in elements {
                 m.nested(NFTA_LIST_ELEM, |m| {
@@ -206,8 +234,8 @@ fn new_elements(family: Family, set: &Set) -> Vec<Message> {
     elements.chunks(ELEMENTS_PER_MESSAGE).map(message).collect()
 }
 
-/// First and last key of a block, each field padded to 4 bytes.
-fn bounds(block: &Block) -> (Vec<u8>, Option<Vec<u8>>) {
+/// Each field padded to 4 bytes.
+fn bounds(block: &Block) -> Element {
     let key = |address: IpAddr, port: &u16| {
         let mut key = match address {
             IpAddr::V4(address) => address.octets().to_vec(),

@@ -7,7 +7,7 @@ mod netdev;
 mod text;
 mod udp;
 
-pub(crate) use encode::{encode_elements, encode_removal, encode_tables, nft};
+pub(crate) use encode::{Element, encode_changes, encode_elements, encode_removal, encode_tables, nft};
 pub(crate) use inet::{PRIORITY_NAT, REFUSE};
 
 use super::Spec;

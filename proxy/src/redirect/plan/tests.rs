@@ -1,6 +1,8 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::{Chain, ChainKind, Expr, Plan, encode_elements, encode_tables};
+use sidegate_policy::set::UdpDestination;
+
+use super::{Chain, ChainKind, Expr, Plan, encode::elements, encode_changes, encode_elements, encode_tables};
 use crate::redirect::{Exempt, Spec};
 
 fn specs() -> [Spec; 3] {
@@ -49,13 +51,31 @@ fn rules_are_encoded_as_nft_encodes_them() {
 
 #[test]
 fn elements_are_encoded_as_nft_encodes_them() {
-    let udp = vec![sidegate_policy::set::UdpDestination {
-        net: "10.0.0.0/8".parse().expect("a net"),
-        ports: 100..=200,
-    }];
+    let udp = vec![UdpDestination { net: "10.0.0.0/8".parse().expect("a net"), ports: 100..=200 }];
     let sets = plan(&Spec { udp, ..Spec::run() }).udp_sets();
     let sent: Vec<u8> = encode_elements(&sets).iter().flat_map(|m| m.finish(0)).collect();
     assert!(contains(&sent, &bytes(NFT_ELEMENT)));
+}
+
+/// An element that stays is neither taken out nor put in.
+#[test]
+fn a_change_touches_only_what_differs() {
+    let allow = |net: &str| UdpDestination { net: net.parse().expect("a net"), ports: 53..=53 };
+    let set = |nets: &[&str]| {
+        let udp = nets.iter().map(|net| allow(net)).collect();
+        plan(&Spec { udp, ..Spec::run() }).udp_sets().swap_remove(0)
+    };
+    let held = |nets: &[&str]| elements(&set(nets)).into_iter().collect::<BTreeSet<_>>();
+    let change = |from: &[&str], to: &[&str]| encode_changes(&[(set(to), held(from))]);
+    assert!(change(&["10.0.0.1/32"], &["10.0.0.1/32"]).is_none());
+    let sent: Vec<u8> = change(&["10.0.0.1/32", "10.0.0.9/32"], &["10.0.0.1/32", "10.7.0.0/16"])
+        .expect("a change")
+        .iter()
+        .flat_map(|message| message.finish(0))
+        .collect();
+    for (address, touched) in [([10, 0, 0, 1], false), ([10, 0, 0, 9], true), ([10, 7, 255, 255], true)] {
+        assert_eq!(contains(&sent, &address), touched, "{address:?}");
+    }
 }
 
 #[test]
