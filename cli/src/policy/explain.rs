@@ -84,7 +84,9 @@ fn instead_of_host(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (name, port) = match authority.rsplit_once(':') {
-        Some((name, port)) if authority.parse::<IpAddr>().is_err() => (name, port.parse::<u16>().ok()?),
+        Some((name, port)) if authority.parse::<IpAddr>().is_err() && !authority.ends_with(']') => {
+            (name, port.parse::<u16>().ok()?)
+        }
         _ => (authority, if scheme == "http" { 80 } else { 443 }),
     };
     let bare = name.trim_start_matches('[').trim_end_matches(']');
