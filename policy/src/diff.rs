@@ -6,9 +6,11 @@
 //! both sets.
 
 mod atoms;
+mod lines;
 
 use std::{collections::BTreeMap, fmt};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
@@ -24,6 +26,9 @@ use self::atoms::{Atom, End, PortAtom};
 pub struct Difference {
     /// The changes.
     pub changes: Vec<Change>,
+    /// Prefixes that either set names, the widest first.
+    #[serde(skip)]
+    named: Vec<IpNet>,
 }
 
 /// How a verdict changes.
@@ -48,8 +53,12 @@ pub struct Change {
     pub direction: &'static str,
     /// Host pattern, prefix, or SPIFFE pattern.
     pub end: String,
+    #[serde(skip)]
+    net: Option<IpNet>,
     /// `443`, `8000-8100`, joined by commas.
     pub ports: String,
+    #[serde(skip)]
+    ranges: Vec<(u16, u16)>,
     /// `tls`, `http`, `tcp` or `udp`.
     pub protocol: &'static str,
     /// Method and path that stand for the requests meant, in HTTP rules.
@@ -97,7 +106,8 @@ pub fn compare(old: &PolicySet, new: &PolicySet, today: Date) -> Difference {
             }
         }
     }
-    Difference { changes: changes.into_iter().flat_map(|(key, found)| join(key, found)).collect() }
+    let changes = changes.into_iter().flat_map(|(key, found)| join(key, found)).collect();
+    Difference { changes, named: atoms::named(old, new) }
 }
 
 /// What changes are gathered by: direction (0: egress), kind, end, protocol, and method with path.
@@ -149,35 +159,31 @@ fn request<'a>(
 }
 
 fn join((order, kind, atom, protocol, http): Key, found: Vec<Found>) -> Vec<Change> {
-    let direction = if order == 0 { Direction::Egress } else { Direction::Ingress };
-    let mut changes: Vec<(Change, u16)> = Vec::new();
-    for Found { ports, old, new } in found {
-        let shown = ports.to_string();
-        match changes.iter_mut().find(|(change, _)| change.old == old && change.new == new) {
-            Some((change, last)) if u32::from(*last) + 1 == u32::from(ports.first) => {
-                let start = change.ports.rfind([' ', '-']).map_or(0, |at| at + 1);
-                let head = change.ports.get(..start).unwrap_or_default();
-                change.ports = if head.ends_with('-') {
-                    format!("{head}{}", ports.last)
-                } else {
-                    format!("{}-{}", change.ports, ports.last)
-                };
-                *last = ports.last;
-            }
-            Some((change, last)) => {
-                change.ports = format!("{}, {shown}", change.ports);
-                *last = ports.last;
-            }
+    let direction = list_name(if order == 0 { Direction::Egress } else { Direction::Ingress });
+    let net = match &atom.end {
+        End::Net { net, .. } => Some(*net),
+        _ => None,
+    };
+    let mut changes: Vec<Change> = Vec::new();
+    for Found { ports: PortAtom { first, last }, old, new } in found {
+        match changes.iter_mut().find(|change| change.old == old && change.new == new) {
+            Some(change) => match change.ranges.last_mut() {
+                Some((_, before)) if u32::from(*before) + 1 == u32::from(first) => *before = last,
+                _ => change.ranges.push((first, last)),
+            },
             None => {
-                let end = atom.to_string();
-                let http = http.clone();
-                let direction = list_name(direction);
-                let change = Change { kind, direction, end, ports: shown, protocol, http, old, new };
-                changes.push((change, ports.last));
+                let (end, http) = (atom.to_string(), http.clone());
+                let (ports, ranges) = (String::new(), vec![(first, last)]);
+                changes.push(Change { kind, direction, end, net, ports, ranges, protocol, http, old, new });
             }
         }
     }
-    changes.into_iter().map(|(change, _)| change).collect()
+    for change in &mut changes {
+        let shown =
+            change.ranges.iter().map(|(first, last)| PortAtom { first: *first, last: *last }.to_string());
+        change.ports = shown.collect::<Vec<_>>().join(", ");
+    }
+    changes
 }
 
 impl State {
@@ -190,54 +196,34 @@ impl State {
     }
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.changes.is_empty() {
-            return writeln!(f, "The two say the same.");
-        }
-        let headings = [
-            (Kind::BecomesReachable, "becomes reachable"),
-            (Kind::NoLongerReachable, "no longer reachable"),
-            (Kind::CarriedDifferently, "carried differently"),
-        ];
-        for (kind, heading) in headings {
-            let of_kind: Vec<_> = self.changes.iter().filter(|change| change.kind == kind).collect();
-            if !of_kind.is_empty() {
-                writeln!(f, "{heading}:")?;
-            }
-            for change in of_kind {
-                writeln!(f, "  {change}")?;
-            }
-        }
-        Ok(())
+impl Difference {
+    /// One line for each thing that changes, in the order of kind: pieces that read alike are joined, and long lists
+    /// counted. [`Difference::changes`] has every piece.
+    pub fn summary(&self) -> Vec<String> {
+        self.lines().iter().map(ToString::to_string).collect()
+    }
+
+    fn lines(&self) -> Vec<lines::Line> {
+        let mut lines = lines::of(&self.changes, &self.named);
+        lines.sort_by_key(|line| line.kind);
+        lines
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mark, by) = match self.kind {
-            Kind::BecomesReachable => ('+', &self.new),
-            Kind::NoLongerReachable => ('-', if self.new.rule.is_some() { &self.new } else { &self.old }),
-            Kind::CarriedDifferently => ('~', &self.new),
-        };
-        let from = if self.direction == "egress" { "to" } else { "from" };
-        write!(f, "{mark} {} {from} {} port {}", self.protocol, self.end, self.ports)?;
-        if let Some(http) = &self.http {
-            write!(f, " for {http}")?;
+        let mut heading = None;
+        for line in self.lines() {
+            if heading.replace(line.kind) != Some(line.kind) {
+                f.write_str(match line.kind {
+                    Kind::BecomesReachable => "becomes reachable:\n",
+                    Kind::NoLongerReachable => "no longer reachable:\n",
+                    Kind::CarriedDifferently => "carried differently:\n",
+                })?;
+            }
+            writeln!(f, "  {line}")?;
         }
-        let audit = |state: &State| if state.verdict == "would-deny" { " (audit only)" } else { "" };
-        write!(f, "{}", audit(&self.new))?;
-        if self.kind == Kind::CarriedDifferently
-            && let (Some(old), Some(new)) = (&self.old.treatment, &self.new.treatment)
-        {
-            write!(f, ": {old}{} -> {new}", audit(&self.old))?;
-        }
-        let verb = match (self.kind, by.verdict) {
-            (Kind::NoLongerReachable, "denied") => "denied by",
-            (Kind::NoLongerReachable, _) => "was allowed by",
-            _ => "by",
-        };
-        by.rule.as_ref().map_or(Ok(()), |rule| write!(f, "   {verb} {rule}"))
+        if heading.is_none() { writeln!(f, "The two say the same.") } else { Ok(()) }
     }
 }
 

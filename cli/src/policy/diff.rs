@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use sidegate_policy::{SpiffeId, diff};
+use sidegate_policy::{
+    Diagnostic, SpiffeId,
+    diff::{self, Difference},
+};
 
 use super::{answer, compiled, read, report};
 
@@ -25,6 +28,17 @@ pub(crate) struct DiffArgs {
     json: bool,
 }
 
+#[derive(serde::Serialize)]
+struct Answer<'a> {
+    /// As in text.
+    summary: Vec<String>,
+    /// Every piece.
+    #[serde(flatten)]
+    difference: &'a Difference,
+    /// What the new policy asks for and this build does not do.
+    notes: &'a [Diagnostic],
+}
+
 pub(super) fn run(args: &DiffArgs) -> ExitCode {
     compare(args).unwrap_or_else(|status| status)
 }
@@ -34,12 +48,19 @@ fn compare(args: &DiffArgs) -> Result<ExitCode, ExitCode> {
     if old.is_faulty() || new.is_faulty() {
         return Err(answer::refuse(&old.beside(new), args.json));
     }
+    let notes: Vec<Diagnostic> = compiled::notes(&new.documents)
+        .into_iter()
+        .filter(|note| matches!(note.code, "not-supported" | "ingress-unenforced"))
+        .collect();
     let set = |reading| compiled::Loaded::new(reading, args.json).set(args.workload.clone());
     let difference = diff::compare(&set(old)?, &set(new)?, compiled::today());
     if args.json {
-        report::say_json(&difference);
+        report::say_json(&Answer { summary: difference.summary(), difference: &difference, notes: &notes });
     } else {
         report::say(difference.to_string().trim_end());
+        if !difference.changes.is_empty() {
+            notes.iter().for_each(|note| report::say(&format!("note: {note}")));
+        }
     }
     Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -13,7 +13,9 @@ use crate::{
 };
 
 /// A label and path segment that no policy means.
-const PROBE: &str = "sidegate-probe";
+pub(super) const PROBE: &str = "sidegate-probe";
+/// A method that no policy means.
+pub(super) const PROBE_METHOD: &str = "PROBE";
 
 /// One end, with a sample of what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,19 @@ pub(super) fn ends(old: &PolicySet, new: &PolicySet, direction: Direction) -> BT
     let peer = stranger.flatten();
     found.extend(edges.nets().into_iter().map(|net| Atom { end: End::Net { net, peer: peer.clone() } }));
     found
+}
+
+/// Prefixes of rules and groups, the widest first.
+pub(super) fn named(old: &PolicySet, new: &PolicySet) -> Vec<IpNet> {
+    let ends = old.rules().chain(new.rules()).flat_map(|(_, rule)| &rule.ends);
+    let cidrs = ends.flat_map(|end| match end {
+        Destination::Cidrs { cidrs, .. } => cidrs.as_slice(),
+        _ => &[],
+    });
+    let mut named: Vec<IpNet> = cidrs.copied().chain(old.group_nets()).chain(new.group_nets()).collect();
+    named.sort_by_key(|net| (net.prefix_len(), *net));
+    named.dedup();
+    named
 }
 
 fn unnamed() -> Option<Atom> {
@@ -231,7 +246,7 @@ pub(super) fn requests(
     if kinds.is_empty() {
         return found;
     }
-    methods.insert("PROBE".to_owned());
+    methods.insert(PROBE_METHOD.to_owned());
     paths.insert(format!("/{PROBE}"));
     let unseen = if kinds.contains(&tls) { vec![Observed::Http, tls] } else { vec![Observed::Http] };
     for observed in unseen {

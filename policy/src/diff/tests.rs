@@ -31,11 +31,11 @@ fn an_added_allow_becomes_reachable_and_back() {
     );
     assert_eq!(
         shown(WEB, &more),
-        "becomes reachable:\n  + tls to api.example.org port 443, 8000-8100   by p/api (p.yaml:7)\n"
+        "becomes reachable:\n  + tls to api.example.org ports 443, 8000-8100   by p/api (p.yaml:7)\n"
     );
     assert_eq!(
         shown(&more, WEB),
-        "no longer reachable:\n  - tls to api.example.org port 443, 8000-8100   was allowed by p/api (p.yaml:7)\n"
+        "no longer reachable:\n  - tls to api.example.org ports 443, 8000-8100   was allowed by p/api (p.yaml:7)\n"
     );
 }
 
@@ -77,5 +77,71 @@ fn a_change_of_treatment_is_told() {
     let difference = compare(&set(WEB), &set(&old), Date::from_days(20_000));
     let kinds: Vec<_> = difference.changes.iter().map(|change| change.kind).collect();
     assert_eq!(kinds, [Kind::CarriedDifferently]);
-    assert!(difference.to_string().contains("1.3 or newer"), "{difference}");
+    assert!(difference.to_string().contains("(TLS 1.3 -> TLS 1.2 tolerated)"), "{difference}");
+}
+
+/// Text and number of pieces.
+fn added(rule: &str) -> (String, usize) {
+    let new = format!("{WEB}    - {{ name: new, {rule} }}\n");
+    let difference = compare(&set(WEB), &set(&new), Date::from_days(20_000));
+    (difference.to_string(), difference.changes.len())
+}
+
+#[test]
+fn pieces_are_joined_to_what_a_reviewer_would_write() {
+    let plain = "tls: { mode: none }, reason: r";
+    for (rule, line) in [
+        (
+            format!("to: [ {{ cidrs: [ 0.0.0.0/0 ] }} ], ports: [ 22 ], protocol: tcp, {plain}"),
+            "+ any tcp to 0.0.0.0/0 port 22 (exempt from TLS)",
+        ),
+        (
+            format!(
+                "to: [ {{ cidrs: [ \"::/0\", 10.0.0.0/8 ] }} ], ports: [ \"1-65535\" ], protocol: tcp, {plain}"
+            ),
+            "+ any tcp to 10.0.0.0/8, ::/0 any port (exempt from TLS)",
+        ),
+        (
+            format!(
+                "to: [ {{ cidrs: [ 10.0.0.0/8 ], except: [ 10.0.0.0/9 ] }} ], ports: [ 53 ], protocol: udp, {plain}"
+            ),
+            "+ udp to 10.128.0.0/9 port 53 (exempt from TLS)",
+        ),
+        (
+            "to: [ { hosts: [ b.example.org, a.example.org ], private: true } ], ports: [ 443, 444, 8443 ]"
+                .to_owned(),
+            "+ tls to a.example.org, b.example.org ports 443-444, 8443 (private addresses too)",
+        ),
+        (
+            format!(
+                "to: [ {{ hosts: [ a.example.org ] }} ], ports: [ 80 ], protocol: http, {plain}, http: [ {{ methods: [ GET ], paths: [ \"/v1/**\" ] }} ]"
+            ),
+            "+ http to a.example.org port 80 for GET /v1/** (exempt from TLS; each request is judged)",
+        ),
+        (
+            format!(
+                "to: [ {{ hosts: [ {} ] }} ], ports: [ 443 ]",
+                (0..20).map(|n| format!("h{n:02}.example.org")).collect::<Vec<_>>().join(", ")
+            ),
+            "+ tls to h00.example.org, h01.example.org, h02.example.org, h03.example.org, h04.example.org, h05.example.org and 14 more port 443",
+        ),
+    ] {
+        let (text, pieces) = added(&rule);
+        let reason = if rule.contains("reason: r") { " \"r\"" } else { "" };
+        assert_eq!(
+            text,
+            format!("becomes reachable:\n  {line}   by p/new (p.yaml:7){reason}\n"),
+            "{pieces} pieces"
+        );
+    }
+    let (_, pieces) = added("to: [ { cidrs: [ 0.0.0.0/0 ] } ], ports: [ 22 ]");
+    assert!(pieces > 20, "every piece is kept: {pieces}");
+}
+
+#[test]
+fn a_prefix_of_which_more_is_missing_than_the_fixed_table_is_not_named_whole() {
+    let net = "    - { name: net, to: [ { cidrs: [ 11.0.0.0/8 ] } ], ports: [ 443 ] }\n";
+    let deny = "    - { name: out, action: deny, to: [ { cidrs: [ 11.128.0.0/9 ] } ], ports: [ 443 ] }\n";
+    let text = shown(deny, &format!("{deny}{net}"));
+    assert!(text.contains("tls to 11.0.0.0/9 port 443"), "{text}");
 }
