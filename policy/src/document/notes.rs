@@ -25,6 +25,7 @@ pub fn notes(
     notes.audit(document.audit_until, &document.name, "policy");
     for rule in &document.egress {
         notes.audit(rule.audit_until, &rule.name, "rule");
+        notes.groups(rule);
         if rule.action == Action::Allow {
             notes.treatment(rule, carried_out);
             notes.closed(rule);
@@ -56,6 +57,20 @@ impl Notes<'_> {
         let Some(last) = until.filter(|last| *last < self.today) else { return };
         let message = format!("the audit of {what} `{}` ended with {last}: it is enforced", name.value);
         self.add("audit-is-over", name, message, "remove `auditUntil`, or name a later day");
+    }
+
+    /// Of denials too: one that matches nothing is easily taken for protection.
+    fn groups(&mut self, rule: &Rule<Destination>) {
+        let group = rule.ends.iter().find_map(|end| match &end.value {
+            Destination::SecurityGroups(ids) | Destination::PrefixLists(ids) => ids.first(),
+            _ => None,
+        });
+        let Some(id) = group else { return };
+        let message = format!(
+            "`{id}` in rule `{}` matches nothing: a control plane resolves it, and this build has none yet",
+            rule.name.value
+        );
+        self.add("never-matches", &rule.name, message, "name its addresses with `cidrs` until then");
     }
 
     /// One note a rule, however many ends it has.
@@ -154,6 +169,7 @@ mod tests {
             ("to: [ { cidrs: [ 126.0.0.0/7 ] } ]".to_owned(), vec![]),
             ("to: [ { cidrs: [ 224.0.0.0/3 ] } ]".to_owned(), vec!["never-matches"]),
             ("action: deny, to: [ { cidrs: [ 127.0.0.0/8 ] } ]".to_owned(), vec![]),
+            ("action: deny, to: [ { securityGroups: [ sg-0abc ] } ]".to_owned(), vec!["never-matches"]),
         ] {
             assert_eq!(found(&rule), expected, "{rule}");
         }
