@@ -6,6 +6,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use shared::public_labels;
+
 pub use pattern::{HostPattern, HostPatternError, HostSpecificity};
 
 /// A canonical host name: lower-case LDH A-labels, no trailing dot, 1-253 bytes, not an IP literal.

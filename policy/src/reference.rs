@@ -11,6 +11,7 @@ use crate::{
     decision::{Dial, TlsMode},
     deny_table::{Opening, denied_destination},
     document::{Action, Destination},
+    host::public_labels,
 };
 
 use self::line::{Line, Specificity, Trial};
@@ -187,7 +188,7 @@ fn allow(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>, al
     Outcome { verdict, reason, rule: None, treatment, nearest: near }
 }
 
-/// The first rule for a name that shares at least two labels with the host, and no fewer than any other.
+/// The first rule for a name that shares more labels with the host than strangers do, and no fewer than any other.
 fn neighbour(allows: &[&Line<'_>], request: &Request<'_>) -> Option<Name> {
     let (_, host) = request.host?;
     let shared = |line: &Line<'_>| {
@@ -197,7 +198,9 @@ fn neighbour(allows: &[&Line<'_>], request: &Request<'_>) -> Option<Name> {
         line.hosts().map(|pattern| labels(pattern.name())).max().unwrap_or_default()
     };
     let near = allows.iter().map(|line| (shared(line), Reverse(line.name())));
-    near.filter(|(shared, _)| *shared >= 2).max().map(|(_, Reverse(rule))| rule)
+    near.filter(|(shared, _)| *shared >= 2 && *shared > public_labels(host.as_str()))
+        .max()
+        .map(|(_, Reverse(rule))| rule)
 }
 
 /// What a rule that was reached says beyond its port; else what a person looks for first.

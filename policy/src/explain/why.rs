@@ -9,6 +9,7 @@ use crate::{
     Verdict,
     deny_table::denied_destination,
     document::{Action, Destination, Protocol},
+    host::public_labels,
     set::rule::{CompiledRule, Miss, Stage},
 };
 
@@ -160,7 +161,7 @@ fn likeness(rule: &CompiledRule, request: &Request<'_>) -> Option<(u32, String)>
     rule.ends.iter().filter_map(of_end).max()
 }
 
-/// Names that share two labels or more; or one label away from each other.
+/// Names that share two labels or more, and more than strangers do.
 fn host_likeness(pattern: &HostPattern, host: &HostName) -> Option<(u32, String)> {
     let shared = pattern.name().labels().rev().zip(host.labels().rev()).take_while(|(a, b)| a == b).count();
     let difference = match pattern {
@@ -169,7 +170,8 @@ fn host_likeness(pattern: &HostPattern, host: &HostName) -> Option<(u32, String)
         _ => "",
     };
     let comma = if difference.is_empty() { "" } else { ": it matches " };
-    let likeness = u32::try_from(shared).ok().filter(|shared| *shared >= 2)?;
+    let likeness =
+        u32::try_from(shared).ok().filter(|_| shared >= 2 && shared > public_labels(host.as_str()))?;
     Some((likeness, format!("{host} is not {pattern}{comma}{difference}")))
 }
 

@@ -30,6 +30,18 @@ const SHARED_BELOW: &[(&str, &str)] = &[
     ("ssl.fastly.net", "global.ssl.fastly.net"),
 ];
 
+/// How many labels at a name's end are no owner's: names that share no more than these have nothing to do with each
+/// other (`a.co.uk` and `b.co.uk`, `a.github.io` and `b.github.io`).
+pub(crate) fn public_labels(name: &str) -> usize {
+    let labels = |suffix: &str| suffix.split('.').count();
+    let listed = psl::suffix(name.as_bytes()).map_or(1, |public| {
+        let dots = public.as_bytes().iter().filter(|byte| **byte == b'.').count();
+        dots + 1
+    });
+    let below = |shared: &&&str| name.strip_suffix(**shared).is_some_and(|rest| rest.ends_with('.'));
+    SHARED.iter().find(|shared| below(shared)).map_or(listed, |shared| listed.max(labels(shared)))
+}
+
 /// Refuses a wildcard over `suffix` when strangers hold names that it matches. `deep`: the wildcard is `**`.
 pub(super) fn refuse(pattern: &str, suffix: &HostName, deep: bool) -> Result<(), HostPatternError> {
     let name = suffix.as_str();

@@ -8,7 +8,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-use crate::{HostName, HostPattern};
+use crate::{HostName, HostPattern, host::public_labels};
 
 use super::{RuleId, index::Bucket, layout::position, rank::Rank};
 
@@ -175,11 +175,12 @@ impl HostIndex {
         }
     }
 
-    /// The first rule for a name that shares at least two labels with this one, and as many as possible.
+    /// The first rule for a name that shares as many labels with this one as any, and more than strangers do.
     pub(crate) fn near(&self, host: &str) -> Option<RuleId> {
         let deepest = self.known.deepest();
         let known = suffixes(host).filter(|(labels, _)| (2..=deepest).contains(labels));
-        known.filter_map(|(_, suffix)| self.find(suffix)).find_map(|node| node.near)
+        let mut known = known.filter_map(|(labels, suffix)| Some((labels, self.find(suffix)?.near?)));
+        known.next().filter(|(labels, _)| usize::from(*labels) > public_labels(host)).map(|(_, near)| near)
     }
 }
 

@@ -55,7 +55,9 @@ fn near_plainly(
     };
     let allows = (0..).zip(patterns).filter(|(number, _)| !denies(*number));
     let near = allows.map(|(number, key)| (shared(key), std::cmp::Reverse(number)));
-    near.filter(|(shared, _)| *shared >= 2).max().map(|(_, std::cmp::Reverse(number))| RuleId(number))
+    near.filter(|(shared, _)| *shared >= 2 && *shared > public_labels(host.as_str()))
+        .max()
+        .map(|(_, std::cmp::Reverse(number))| RuleId(number))
 }
 
 /// Few labels, so that names meet; up to 127 of them, the most that a name has.
@@ -98,6 +100,27 @@ fn the_deepest_name_is_found_by_each_kind() {
     let found = visited(&index(&patterns, |_| true), deepest.as_str());
     assert_eq!(found.len(), 3, "{found:?}");
     assert_eq!(found, plainly(&patterns, &deepest));
+}
+
+#[test]
+fn names_of_strangers_under_one_suffix_are_not_near() {
+    let name = |text: &str| HostName::parse(text).expect("a host name");
+    let near = |known: &str, asked: &str| {
+        let known = HostKey { name: name(known), kind: HostKind::Exact };
+        index(&BTreeSet::from([known]), |_| false).near(asked).is_some()
+    };
+    for (known, asked, expected) in [
+        ("api.example.com", "www.example.com", true),
+        ("api.example.co.uk", "www.example.co.uk", true),
+        ("good.co.uk", "evil.co.uk", false),
+        ("good.github.io", "evil.github.io", false),
+        ("a.good.github.io", "good.github.io", true),
+        ("good.blob.core.windows.net", "evil.blob.core.windows.net", false),
+        ("good.s3.amazonaws.com", "evil.s3.amazonaws.com", false),
+        ("db.internal.example", "web.internal.example", true),
+    ] {
+        assert_eq!(near(known, asked), expected, "{known} for {asked}");
+    }
 }
 
 /// Every slot says that the stranger's name, by its whole hash, leads to the one that is known.
