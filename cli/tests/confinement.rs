@@ -40,6 +40,18 @@ fn processes_outside_are_neither_seen_nor_signalled() {
     assert!(Command::new("sh").args(["-c", &control]).status().unwrap().success());
 }
 
+/// Behind the gate root may not map itself into namespaces of its own; ordinary users may. Either way it ends.
+#[test]
+fn a_gate_within_a_gate_stands_or_says_why_not() {
+    let own = program().display().to_string();
+    let script = format!("timeout 60 {own} run --quiet -- sh -c 'echo inside'");
+    let nested = shell(&script);
+    let expected: (i32, &str) =
+        if rustix::process::geteuid().is_root() { (3, "sidegate: ") } else { (0, "inside") };
+    assert_eq!(nested.status.code(), Some(expected.0), "{}", text(&nested));
+    assert!(text(&nested).contains(expected.1), "{}", text(&nested));
+}
+
 /// What may be done to another process of the same user, by the words that it prints.
 const INTRUDE: &str = r"
 import ctypes, os, sys

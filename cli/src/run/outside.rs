@@ -59,10 +59,17 @@ pub(super) fn prepare(plan: &Plan) -> Result<Prepared, Unprepared> {
         Forked::Parent(maker) => maker,
     };
     drop(theirs);
-    let adopted = adopt(&ours, maker);
+    let adopted = match adopt(&ours, maker) {
+        Ok(init) => Ok((ours, init)),
+        // The maker may still wait for a word: `ours` is dropped, so that it waits no more.
+        Err(failure) => {
+            drop(ours);
+            Err(failure)
+        }
+    };
     // The maker has no other task than to make; it is gone or failing by now.
     let _ = rustix::process::waitpid(Some(maker), WaitOptions::empty());
-    let init = adopted?;
+    let (ours, init) = adopted?;
     let prepared = receive(ours, init);
     if prepared.is_err() {
         let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
