@@ -5,7 +5,7 @@ mod gate;
 
 use std::{
     fs,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use gate::{program, text};
@@ -41,6 +41,21 @@ fn what_the_command_line_names_must_be_there() {
     let (socket, log) = (socket.to_str().unwrap(), log.to_str().unwrap());
     let ran = run(&["--access-log", log, "--allow-socket", socket, "--", "echo", "ran"]);
     assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(0), &b"ran\n"[..]), "{}", text(&ran));
+}
+
+/// Its reader takes the first close for the end.
+#[test]
+fn a_named_pipe_gets_every_record() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = Command::new("cat").arg(&pipe).stdout(Stdio::piped()).spawn().unwrap();
+    let send = "import socket
+try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('198.51.100.7', 443))
+except OSError: pass";
+    run(&["--access-log", pipe.to_str().unwrap(), "--", "python3", "-c", send]);
+    let records = reader.wait_with_output().unwrap();
+    assert!(text(&records).contains("198.51.100.7:443"), "{}", text(&records));
 }
 
 #[test]

@@ -71,13 +71,16 @@ impl RunArgs {
                 "--allow-socket {path}: {fault}; name a socket that somebody listens on now"
             ));
         }
-        let Some(path) = self.access_log.as_deref().filter(|path| *path != Path::new("-")) else {
-            return Ok(());
-        };
-        let remedy = "name a file that you may write, in a folder that exists, or `-` for standard output";
-        // Opened again, by the proxy alone, once the command's side is made.
-        let opened = JsonLines::file(path).map(drop);
-        opened.map_err(|error| format!("--access-log {}: {error}; {remedy}", path.display()))
+        match self.access_log.as_deref() {
+            // Opened again, by the proxy alone, once the command's side is made; the reader of a named pipe would take
+            // the first close for the end.
+            Some(path)
+                if path != Path::new("-") && !fs::metadata(path).is_ok_and(|found| !found.is_file()) =>
+            {
+                open_access_log(path).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The program's file name.
@@ -85,6 +88,15 @@ impl RunArgs {
         let name = self.command.first().and_then(|program| Path::new(program).file_name());
         name.unwrap_or_default().to_string_lossy().into_owned()
     }
+}
+
+/// The access log.
+///
+/// # Errors
+/// The option, the file, the system's words and what to do.
+pub(super) fn open_access_log(path: &Path) -> Result<JsonLines, String> {
+    let remedy = "name a file that you may write, in a folder that exists, or `-` for standard output";
+    JsonLines::file(path).map_err(|error| format!("--access-log {}: {error}; {remedy}", path.display()))
 }
 
 /// What becomes of connections that no rule allows.

@@ -219,7 +219,7 @@ fn sinks(args: &RunArgs, summary: &Summary) -> io::Result<Vec<Box<dyn Sink>>> {
     if let Some(path) = &args.access_log {
         sinks.push(match path.as_os_str().as_encoded_bytes() {
             b"-" => Box::new(JsonLines::stdout()),
-            _ => Box::new(JsonLines::file(path)?),
+            _ => Box::new(args::open_access_log(path).map_err(io::Error::other)?),
         });
     }
     if args.explain {
