@@ -37,6 +37,7 @@ const CASES: &[Case] = &[
         run: own_ports_are_closed_on_every_local_address,
     },
     Case { name: "without_the_capability_one_line_says_so", run: without_the_capability_one_line_says_so },
+    Case { name: "the_example_of_the_docs_works_as_pasted", run: the_example_of_the_docs_works_as_pasted },
     Case { name: "rules_can_not_be_kept_without_it", run: rules_can_not_be_kept_without_it },
     Case {
         name: "an_access_log_of_another_user_is_explained",
@@ -337,4 +338,42 @@ fn a_health_check_by_another_user_is_explained() {
     assert_eq!(refused.status.code(), Some(3));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("uid 1337") && said.contains("this is uid 0"), "{said}");
+}
+
+/// What a reader pastes into a shell of namespaces of its own.
+fn the_example_of_the_docs_works_as_pasted() {
+    let docs = harness::repository("docs/sidecar.md");
+    let (_, rest) = docs.split_once("```bash\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    // A reader's shell lives on; this one ends, and everything in it.
+    let example = format!("{example}\nuntil grep -q :9090 access.jsonl; do sleep 0.1; done");
+    let place = Place::new("");
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(place.path(""), Some(0), Some(0)).unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_sidegate-proxy")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let pasted = Command::new("timeout")
+        .args([
+            "30",
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "bash",
+            "-ec",
+            &example,
+        ])
+        .env("PATH", path)
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&pasted.stdout);
+    let log = fs::read_to_string(place.path("proxy.log")).unwrap_or_default();
+    assert!(pasted.status.success(), "{pasted:?}\n{log}");
+    assert!(said.contains("200 OK") && said.contains("\"reason\":\"no-rule\""), "{said}");
+    let records = fs::read_to_string(place.path("access.jsonl")).unwrap();
+    assert!(records.contains("203.0.113.10:8080") && records.contains("203.0.113.10:9090"), "{records}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
