@@ -95,6 +95,19 @@ fn without_a_protocol_the_one_that_a_rule_allows_is_found_and_named() {
     assert_eq!(explanation["notes"], Value::Array(vec![]), "nothing was assumed");
 }
 
+#[test]
+fn plaintext_that_may_name_a_denied_host_is_denied_as_by_the_proxy() {
+    let open = "  egress:\n    - { name: any, to: [ { cidrs: [ 8.0.0.0/8 ] } ], ports: [ 80 ], protocol: tcp, tls: { mode: none }, reason: r }\n";
+    let deny =
+        "    - { name: never, action: deny, to: [ { hosts: [ evil.example.com ] } ], ports: [ 80 ] }\n";
+    let asked = "--ip 8.8.8.8 --port 80 --protocol http";
+    let (explanation, _) = explained(&POLICY.replace("  egress:\n", open), asked);
+    assert_eq!(explanation["verdict"], "allowed", "without the denial");
+    let (explanation, answered) = explained(&POLICY.replace("  egress:\n", &format!("{open}{deny}")), asked);
+    assert_eq!((answered.status, &explanation["reason"]), (1, &"host-hidden".into()));
+    assert_eq!(explanation["rule"]["name"], "never");
+}
+
 /// Each suggestion is added to the policy that it was made for; then the same question is asked again.
 #[test]
 fn a_suggested_rule_loads_and_allows_what_was_asked() {

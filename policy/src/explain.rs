@@ -6,7 +6,8 @@ mod why;
 use serde::Serialize;
 
 use crate::{
-    Decision, Direction, Observed, PolicySet, Proposal, Reason, Request, RuleId, Treatment, Verdict,
+    Decision, Direction, HostEvidence, Observed, PolicySet, Proposal, Reason, Request, RuleId, Treatment,
+    Verdict,
     decision::{Dial, TlsMode},
     document::{Action, Destination},
 };
@@ -82,7 +83,7 @@ pub struct TreatmentView {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `policies`, `fixed-table`, `deny-rules`, `allow-rules`, `default` or `this-build`.
+    /// `policies`, `fixed-table`, `deny-rules`, `allow-rules`, `default`, `hidden-hosts` or `this-build`.
     pub check: &'static str,
     /// What it found, in words.
     pub found: String,
@@ -110,10 +111,11 @@ impl PolicySet {
     /// [`Reason::NotSupported`], and no rule that asks for one is suggested.
     pub fn explain_for(&self, request: &Request<'_>, carried_out: fn(Treatment) -> bool) -> Explanation {
         let judged = self.decide(request);
-        let decision = judged.limited_to(carried_out);
+        let decision = self.decide_for(request, carried_out);
         let refused = decision.verdict != Verdict::Allowed;
         let unbuilt = decision.reason == Reason::NotSupported;
-        let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies) || unbuilt;
+        let hidden = decision.reason == Reason::HostHidden;
+        let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies) || unbuilt || hidden;
         let mut steps = why::steps(self, request, &judged);
         let asked = judged.treatment.filter(|_| unbuilt).map(TreatmentView::of);
         steps.extend(
@@ -122,6 +124,11 @@ impl PolicySet {
                 found: format!("does not carry it out yet: {asked}"),
             }),
         );
+        if let Some(rule) = decision.rule.filter(|_| hidden) {
+            let found =
+                format!("{} names hosts at this port, and each request may name another", self.view(rule));
+            steps.push(Step { check: "hidden-hosts", found });
+        }
         Explanation {
             request: text::request(request),
             direction: request.direction,
@@ -132,11 +139,25 @@ impl PolicySet {
             rule: decision.rule.map(|rule| self.view(rule)),
             treatment: decision.treatment.map(TreatmentView::of),
             steps,
-            near: if refused && !unbuilt { why::near_rules(self, request) } else { Vec::new() },
+            near: if refused && !unbuilt && !hidden { why::near_rules(self, request) } else { Vec::new() },
             fix: decision.reason.fix(),
             suggestion: (refused && !hopeless).then(|| self.suggest(request, carried_out)),
             notes: Vec::new(),
         }
+    }
+
+    /// As [`PolicySet::decide`], and as the proxy answers then: a build denies what it does not carry out, and where a
+    /// deny rule names hosts at the port, no plaintext HTTP passes whose every request may name another host.
+    pub fn decide_for(&self, request: &Request<'_>, carried_out: impl Fn(Treatment) -> bool) -> Decision {
+        let decision = self.decide(request).limited_to(carried_out);
+        let vouched = request.host.is_some_and(|(evidence, _)| evidence != HostEvidence::HttpAuthority);
+        let hides = request.direction == Direction::Egress && request.observed == Observed::Http && !vouched;
+        if !hides || decision.reason != Reason::RuleAllows {
+            return decision;
+        }
+        let Some(rule) = self.host_deny_at(request.port, request.today) else { return decision };
+        let (verdict, reason) = (Verdict::Denied, Reason::HostHidden);
+        Decision { verdict, reason, rule: Some(rule), treatment: None, ..decision }
     }
 
     /// The smallest rule that would allow a request, no narrower than what a rule for its host says already.

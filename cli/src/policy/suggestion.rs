@@ -46,7 +46,6 @@ fn allows(rule: &str, loaded: &Loaded, scenario: &Scenario) -> Option<bool> {
     let mut documents = document::parse(&Source::new(TRIAL, text)).ok()?;
     documents.extend_from_slice(loaded.documents());
     let set = PolicySet::compile(&documents, &compiled::options(scenario.workload.clone())).ok()?;
-    let decision = set.decide(&scenario.request_under(&set, compiled::today()));
-    let built = compiled::built(scenario.direction);
-    Some(decision.limited_to(built).verdict == Verdict::Allowed)
+    let request = scenario.request_under(&set, compiled::today());
+    Some(set.decide_for(&request, compiled::built(scenario.direction)).verdict == Verdict::Allowed)
 }

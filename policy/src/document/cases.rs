@@ -105,14 +105,14 @@ pub struct Case {
 }
 
 impl Case {
-    /// `None`: it is as expected. Otherwise what differs, in words. What is not carried out is denied.
+    /// `None`: it is as expected. Otherwise what differs, in words, from [`PolicySet::decide_for`].
     pub fn judge(
         &self,
         set: &PolicySet,
         today: Date,
         carried_out: impl Fn(Treatment) -> bool,
     ) -> Option<String> {
-        let decision = set.decide(&self.scenario.request_under(set, today)).limited_to(carried_out);
+        let decision = set.decide_for(&self.scenario.request_under(set, today), carried_out);
         let mut wrong = Vec::new();
         if decision.verdict != self.expect.value {
             let (expected, found) = (self.expect.value.word(), decision.verdict.word());
