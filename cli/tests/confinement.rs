@@ -117,6 +117,27 @@ fn a_visible_process_outside_can_be_neither_traced_nor_read() {
     }
 }
 
+/// Leaves a process running, and tells its number.
+const LEAVE: &str = "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!";
+
+#[test]
+fn what_the_command_leaves_running_ends_with_it_without_a_pid_namespace_too() {
+    let own = program();
+    let masked = |gate: &[&str]| {
+        let script = "mount -t tmpfs none /proc/irq || exit 99; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script, "sh"]).args(gate).args(["sh", "-c", LEAVE]);
+        let left = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        rustix::process::Pid::from_raw(left.trim().parse().unwrap()).unwrap()
+    };
+    let outside = masked(&["env"]);
+    rustix::process::kill_process(outside, rustix::process::Signal::KILL)
+        .expect("the negative control: it lives");
+    let left = masked(&[own.to_str().unwrap(), "run", "--quiet", "--"]);
+    let gone = rustix::process::test_kill_process(left);
+    assert_eq!(gone, Err(rustix::io::Errno::SRCH), "it lives on");
+}
+
 /// Enters the network namespace behind descriptor 9.
 const ENTER: &str = "import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)

@@ -112,6 +112,25 @@ fn reap(channel: &Channel, command: Pid) -> io::Result<bool> {
     }
 }
 
+/// How long processes that fork faster than they are ended may be chased.
+const CHASE: Duration = Duration::from_secs(5);
+
+/// Ends every process that the command left running, where no PID namespace ends with this one. Orphans become children of
+/// this process, so that there is always one to end until there is none.
+pub(super) fn end_the_rest() {
+    let latest = Instant::now() + CHASE;
+    while Instant::now() < latest {
+        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+        if children.is_empty() || rustix::process::wait(WaitOptions::empty()).is_err() {
+            return;
+        }
+    }
+}
+
 fn report(status: WaitStatus) -> FromInside {
     if let Some(signal) = status.stopping_signal() {
         FromInside::Stopped(signal)

@@ -80,7 +80,11 @@ fn live(channel: &Channel, plan: &Plan) -> Result<i32, Failure> {
     expect(channel, FromOutside::Go)?;
     confine().map_err(at(Step::Confine))?;
     let command = start(plan)?;
-    init::tend(channel, command).map_err(at(Step::Start))
+    let tended = init::tend(channel, command).map_err(at(Step::Start));
+    if !plan.own_processes {
+        init::end_the_rest();
+    }
+    tended
 }
 
 /// Network, rules and listeners; the descriptors go out.
