@@ -23,6 +23,8 @@ const PER_PIPE: usize = 2;
 
 /// DNS streams get this part of the reserve, and half of this part of the rest.
 const STREAM_SHARE: usize = 4;
+/// Most that DNS streams get of the rest.
+const MOST_STREAMS: usize = 512;
 
 /// Counts what lives, over all workers.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Limits {
 
     /// As [`Limits::new`], with a stated budget of descriptors.
     pub(crate) fn with_descriptors(settings: &Settings, budget: usize) -> Self {
-        let for_streams = budget / (2 * STREAM_SHARE);
+        let for_streams = (budget / (2 * STREAM_SHARE)).min(MOST_STREAMS);
         Limits {
             connections: Allowance::new(settings.connections),
             descriptors: Allowance::new(budget - for_streams),
