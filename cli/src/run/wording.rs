@@ -45,7 +45,9 @@ pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
         None => explanation.to_owned(),
     };
     let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!rest.is_empty()).then(|| plain(&rest))
+    // What stood before the meaning led to it.
+    let rest = rest.trim_end_matches(':');
+    (!rest.is_empty()).then(|| plain(rest))
 }
 
 /// What a reason means under `run`, and what to do.

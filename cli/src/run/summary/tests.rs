@@ -116,6 +116,8 @@ fn without_a_policy_the_rules_come_as_a_first_one() {
 fn a_private_answer_is_told_by_the_word_that_its_rule_lacks() {
     let mut private = question("db.example", "A", "address-private");
     (private.rule, private.policy) = (Some("database".into()), Some("p".into()));
+    let meaning = sidegate_policy::Reason::AddressPrivate.meaning();
+    private.explanation = Some(format!("1 of 1 addresses withheld, such as 10.1.2.3: {meaning}"));
     let shown = text(&[private]);
     assert!(
         shown.ends_with(
@@ -128,6 +130,7 @@ fn a_private_answer_is_told_by_the_word_that_its_rule_lacks() {
         "{shown}"
     );
     assert!(!shown.contains("- name"), "a second rule would disagree with the first: {shown}");
+    assert!(shown.contains("withheld, such as 10.1.2.3\n"), "no colon that leads nowhere: {shown}");
     assert!(!shown.contains("spec.egress"), "there is nothing to add: {shown}");
 }
 
