@@ -1,7 +1,7 @@
 //! The large policy says what looking at every rule says.
 
 use sidegate_benches::{Scenario, large_policy};
-use sidegate_policy::{CompileOptions, PolicySet, Verdict, reference};
+use sidegate_policy::{CompileOptions, Decision, PolicySet, Reason, Verdict, reference};
 
 #[test]
 fn the_large_policy_agrees_with_the_reference() {
@@ -24,4 +24,20 @@ fn the_large_policy_agrees_with_the_reference() {
         }
     }
     assert!((20..100).contains(&allowed), "both verdicts were compared: {allowed} allowed");
+}
+
+/// What each scenario is there to time does happen in it.
+#[test]
+fn scenarios_are_what_they_are_called() {
+    let set = PolicySet::compile(&large_policy(), &CompileOptions::default()).expect("the rules agree");
+    for scenario in Scenario::all() {
+        let requests = scenario.requests();
+        let decisions: Vec<_> = requests.iter().map(|request| set.decide(request)).collect();
+        let allowed = decisions.iter().filter(|decision| decision.verdict == Verdict::Allowed).count();
+        let near = |decision: &Decision| decision.reason == Reason::NoRule && decision.nearest.is_some();
+        match scenario.name {
+            "unknown host" => assert!(decisions.iter().all(near), "{:?}", decisions.first()),
+            name => assert!(allowed * 2 > requests.len(), "{name}: {allowed} allowed"),
+        }
+    }
 }

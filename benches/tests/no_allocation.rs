@@ -1,14 +1,19 @@
 //! Judging allocates nothing, whatever the verdict.
 
-use sidegate_benches::{address, host, large_policy, request};
+use sidegate_benches::{Scenario, address, host, large_policy, request};
 use sidegate_policy::{CompileOptions, PolicySet, Verdict};
 
 #[test]
 fn judging_allocates_nothing() {
     let set = PolicySet::compile(&large_policy(), &CompileOptions::default()).expect("the rules agree");
     let hosts: Vec<_> = (0..10_000).map(host).collect();
+    let scenarios = Scenario::all();
+    let in_scenarios: Vec<_> = scenarios.iter().flat_map(Scenario::requests).collect();
     let mut seen = [0_usize; 2];
     let allocations = allocation_counter::measure(|| {
+        for request in &in_scenarios {
+            std::hint::black_box(set.decide(request));
+        }
         for (number, host) in (0_u64..).zip(&hosts) {
             for request in [request(Some(host), Some(address(number))), request(None, Some(address(number)))]
             {
