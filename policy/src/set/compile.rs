@@ -188,6 +188,7 @@ impl<'a> Compiler<'a> {
         let Compiler { options, rules, sides: [egress, ingress], mut grants, .. } = self;
         let hosts_at = hosts_at(&rules);
         let host_denies = host_denies(&rules);
+        let requests_denied_at = requests_denied_at(&rules);
         grants.sort_unstable_by_key(|(opening, rule)| (opening.address, opening.port, opening.udp, *rule));
         grants.dedup_by_key(|(opening, _)| *opening);
         PolicySet {
@@ -200,6 +201,7 @@ impl<'a> Compiler<'a> {
             local_addresses: options.local_addresses.iter().map(IpAddr::to_canonical).collect(),
             hosts_at,
             host_denies,
+            requests_denied_at,
             groups: options.groups.values().flatten().map(IpNet::trunc).collect(),
             ..PolicySet::default()
         }
@@ -224,6 +226,18 @@ fn hosts_at(rules: &[CompiledRule]) -> ports::PortSet {
         rule.direction == Direction::Egress && names_hosts && reads
     });
     for range in by_host.flat_map(|rule| &rule.ports) {
+        set.add(range.clone());
+    }
+    set
+}
+
+/// Ports at which an egress deny rule holds for HTTP alone.
+fn requests_denied_at(rules: &[CompiledRule]) -> ports::PortSet {
+    let mut set = ports::PortSet::default();
+    let denies = rules.iter().filter(|rule| {
+        rule.direction == Direction::Egress && rule.action == Action::Deny && rule.is_for_requests()
+    });
+    for range in denies.flat_map(|rule| &rule.ports) {
         set.add(range.clone());
     }
     set

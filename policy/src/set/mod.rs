@@ -134,6 +134,8 @@ pub struct PolicySet {
     hosts_at: PortSet,
     /// Egress deny rules by host. Few.
     host_denies: Box<[RuleId]>,
+    /// Ports at which deny rules hold for HTTP alone.
+    requests_denied_at: PortSet,
     groups: Box<[IpNet]>,
     udp: Box<[UdpDestination]>,
 }

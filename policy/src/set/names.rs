@@ -161,7 +161,9 @@ pub(super) fn peek(
     if address.is_some_and(|address| denied_destination(address).is_some()) {
         return Peek::Unneeded;
     }
-    let mut needed = synthetic.is_none() && set.hosts_at.contains(port);
+    // Where a name leads is not known yet: a rule may deny HTTP there.
+    let mut needed =
+        if synthetic.is_some() { set.requests_denied_at.contains(port) } else { set.hosts_at.contains(port) };
     let mut opaque = false;
     let mut look = |spot: Spot<'_>| {
         for rule in covering(spot.allows(), set, port) {
@@ -207,5 +209,5 @@ fn covering<'s>(
 
 /// Whether a deny rule that reads the first bytes may bear on the port.
 fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
-    covering(spot.denies(), set, port).any(|rule| rule.protocol == Protocol::Http || !rule.http.is_empty())
+    covering(spot.denies(), set, port).any(CompiledRule::is_for_requests)
 }

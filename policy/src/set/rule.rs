@@ -166,13 +166,17 @@ impl CompiledRule {
             End::Workload if self.tls == TlsMode::Mesh => Dial::Workload,
             End::Workload | End::Address => Dial::OriginalDestination,
         };
-        let per_request = self.protocol == Protocol::Http || !self.http.is_empty();
-        Treatment { dial, tls: self.tls, private, per_request }
+        Treatment { dial, tls: self.tls, private, per_request: self.is_for_requests() }
     }
 
     /// Whether the rule's own audit holds on a day.
     pub(crate) fn in_audit(&self, today: Date) -> bool {
         self.audit_until.is_some_and(|last| today <= last)
+    }
+
+    /// Whether it holds for HTTP requests alone.
+    pub(crate) fn is_for_requests(&self) -> bool {
+        self.protocol == Protocol::Http || !self.http.is_empty()
     }
 
     /// Whether its verdict rests on the first bytes of a connection.

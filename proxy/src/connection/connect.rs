@@ -9,12 +9,11 @@ use tokio::{
 };
 
 use super::{
-    decide::{Permit, decide},
+    decide::{self, Permit, decide},
     dial::{Attempt, Lookup, Race, race},
 };
 use crate::{
     addrs::UpstreamAddr,
-    clock::today,
     dns::{resolve_permitted, resolver::Family},
     limits::Limits,
     server::Gate,
@@ -131,7 +130,7 @@ fn judge_answer(set: &PolicySet, permit: &Permit, answer: IpAddr) -> Result<(), 
         Some(Ok(permit)) => permit.decision(),
         Some(Err(denied)) => return Err(denied.decision.reason),
     };
-    set.judge_answer(&facts.request(today()), decision, answer).map_err(|refused| refused.reason)
+    decide::judge_answer(set, facts, decision, answer)
 }
 
 /// Opens one socket. Nagle's algorithm is off: a relay must not hold back what it was given.

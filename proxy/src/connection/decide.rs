@@ -44,6 +44,12 @@ impl Facts {
             today,
         }
     }
+
+    /// As HTTP, which it may be where its first bytes were not seen or not understood.
+    fn as_http(&self) -> Option<Request<'_>> {
+        let hidden = self.unseen || self.flaw.is_some();
+        hidden.then(|| Request { observed: Observed::Http, ..self.request(today()) })
+    }
 }
 
 /// Permission to connect. Only [`decide`] makes one; `connect` consumes it.
@@ -171,7 +177,19 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
         Some(flaw) if decision.verdict != Verdict::Allowed && for_want_of_facts(decision.reason) => {
             Decision { reason: flaw, ..decision }
         }
-        _ => without_hidden_hosts(set, facts, decision),
+        _ => without_hidden_requests(set, facts, without_hidden_hosts(set, facts, decision)),
+    }
+}
+
+/// Nor a deny of HTTP by saying nothing, or what nobody can read, before the request.
+fn without_hidden_requests(set: &PolicySet, facts: &Facts, decision: Decision) -> Decision {
+    let allowed = decision.verdict == Verdict::Allowed && decision.reason != Reason::GrantAllows;
+    let as_http = facts.as_http().filter(|_| allowed).map(|request| set.decide(&request));
+    match as_http.filter(|decision| decision.reason == Reason::RuleDenies) {
+        Some(deny) => {
+            Decision { rule: deny.rule, ..denied(decision, facts.flaw.unwrap_or(Reason::RuleDenies)) }
+        }
+        None => decision,
     }
 }
 
@@ -216,12 +234,24 @@ fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: T
     match now.dial {
         // An address that the client chose proves nothing of a name.
         Dial::Name if live.dial != Dial::Name => Some(Reason::NoRule),
-        Dial::Name => set
-            .judge_answer(&live.facts.request(today()), decision, upstream.ip())
-            .err()
-            .map(|refused| refused.reason),
+        Dial::Name => judge_answer(set, live.facts, decision, upstream.ip()).err(),
         _ => (!is_original(live.facts, upstream)).then_some(Reason::NoRule),
     }
+}
+
+/// Whether an address that a name leads to may be dialled, whatever the connection turns out to be.
+///
+/// # Errors
+/// The fixed table or a deny rule forbids the address, or a deny rule does for a protocol that nobody looked for.
+pub(super) fn judge_answer(
+    set: &PolicySet,
+    facts: &Facts,
+    decision: &Decision,
+    answer: IpAddr,
+) -> Result<(), Reason> {
+    let judge = |request| set.judge_answer(&request, decision, answer).map_err(|refused| refused.reason);
+    judge(facts.request(today()))?;
+    facts.as_http().map_or(Ok(()), judge)
 }
 
 fn is_original(facts: &Facts, upstream: UpstreamAddr) -> bool {

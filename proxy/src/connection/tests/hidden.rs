@@ -114,3 +114,92 @@ async fn a_deny_by_host_closes_what_was_never_looked_at() {
         }
     }
 }
+
+/// Opaque by name, to wherever the name leads; a deny there of one protocol alone.
+const NAMED: &str = r#"
+apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: { name: test }
+spec:
+  egress:
+    - name: inside
+      reason: "speaks first"
+      to: [ { hosts: [ inside.ok.example ], private: true } ]
+      ports: [ 5432 ]
+      protocol: tcp
+      tls: { mode: none }
+    - name: no-plaintext
+      action: deny
+      to: [ { cidrs: [ 10.7.0.0/16 ] } ]
+      ports: [ PORT ]
+      protocol: http
+"#;
+
+/// Nobody looks at what goes to a synthetic address: it may be what is denied where the name leads.
+#[tokio::test]
+async fn a_deny_of_a_protocol_holds_where_nobody_looked() {
+    for (port, passes) in [("5432", false), ("80", true)] {
+        let world = World::start(&NAMED.replace("PORT", port), ZONE).await;
+        let origin = world.origin("10.7.7.7:5432").await;
+        let host = sidegate_policy::HostName::parse("inside.ok.example").unwrap();
+        let (v4, _) = world.worker.gate.synthetic.assign(&host).unwrap();
+        let mut client = world.client(&format!("{v4}:5432")).await;
+        if passes {
+            origin.accept().await.unwrap();
+            continue;
+        }
+        client.write_all(b"GET / HTTP/1.1\r\nHost: inside.ok.example\r\n\r\n").await.unwrap();
+        let heard = read_all(&mut client).await.unwrap();
+        assert!(heard.starts_with(b"HTTP/1.1 403 "));
+        let record = world.record().await;
+        assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("denied", "rule-denies"));
+        assert!(world.net.dialled().is_empty());
+    }
+}
+
+/// Waiting out the look, or hiding the request behind an empty line, makes no other protocol of it.
+#[tokio::test(start_paused = true)]
+async fn a_deny_of_http_is_not_waited_out() {
+    let deny = "
+    - name: no-plaintext
+      action: deny
+      to: [ { cidrs: [ 93.184.0.0/16 ] } ]
+      ports: [ 443 ]
+      protocol: http
+";
+    for (bytes, reason) in [(&b""[..], "classify-timeout"), (b"\r\nGET / HTTP/1.1\r\n", "http-malformed")] {
+        for (policy, denied) in [(format!("{ALLOW}{deny}"), true), (ALLOW.to_owned(), false)] {
+            let world = World::start(&policy, ZONE).await;
+            let origin = world.origin(SITE).await;
+            let mut client = world.client(SITE).await;
+            client.write_all(bytes).await.unwrap();
+            if denied {
+                read_all(&mut client).await;
+                let record = world.record().await;
+                assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("denied", reason));
+                assert_eq!(record.rule.as_deref(), Some("no-plaintext"));
+            } else {
+                origin.accept().await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_later_deny_of_a_protocol_closes_what_was_never_looked_at() {
+    let deny = "
+    - name: no-plaintext
+      action: deny
+      to: [ { cidrs: [ 93.184.0.0/16 ] } ]
+      ports: [ 443 ]
+      protocol: http
+";
+    let world = World::start(ALLOW, ZONE).await;
+    let origin = world.origin(SITE).await;
+    let mut client = world.client(SITE).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+    let (_server, _) = origin.accept().await.unwrap();
+    world.worker.gate.policies.replace(policies(&format!("{ALLOW}{deny}"), 2));
+    assert_eq!(read_all(&mut client).await, None);
+    assert_eq!(story(&world.record().await), ("denied", "rule-denies", CloseReason::PolicyChanged));
+}
