@@ -19,21 +19,29 @@ pub(super) struct Surroundings {
     contained: bool,
     /// A seccomp filter is already active.
     filtered: bool,
+    /// Root without the capability to map itself into another user namespace, as inside another `sidegate run`.
+    powerless_root: bool,
 }
+
+/// CAP_SETFCAP. Who maps root must have it. user_namespaces(7), Linux 5.12.
+const SETFCAP: u32 = 31;
 
 impl Surroundings {
     /// Looks.
     pub(super) fn look() -> Self {
         let is = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
         let exists = |path: &str| fs::exists(path).unwrap_or(false);
+        let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let field = |name: &str| own.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let capabilities = field("CapEff:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         Surroundings {
             apparmor_restricts: is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
             clone_forbidden: is("/proc/sys/kernel/unprivileged_userns_clone", "0"),
             none_left: is("/proc/sys/user/max_user_namespaces", "0"),
             contained: exists("/.dockerenv") || exists("/run/.containerenv"),
-            filtered: fs::read_to_string("/proc/self/status").is_ok_and(|text| {
-                text.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
-            }),
+            filtered: field("Seccomp:") == Some("2"),
+            powerless_root: rustix::process::geteuid().is_root()
+                && capabilities.is_some_and(|mask| mask & 1 << SETFCAP == 0),
         }
     }
 }
@@ -83,6 +91,12 @@ fn cause(failure: &Unprepared, around: &Surroundings) -> (&'static str, &'static
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or install an AppArmor profile for sidegate with `userns,`",
         );
     }
+    if refused && around.powerless_root {
+        return (
+            "root without CAP_SETFCAP may not map itself into a new user namespace, as inside another `sidegate run`",
+            "run the outer one as an ordinary user, or the inner command without `sidegate run`: the outer policy holds for it",
+        );
+    }
     if refused && (around.contained || around.filtered) {
         return (
             "the container's seccomp profile forbids unshare(2)",
@@ -113,6 +127,8 @@ mod tests {
         );
         assert!(told(Step::Unshare, Errno::PERM, &docker).contains("seccomp=unconfined"));
         assert!(told(Step::Unshare, Errno::PERM, &debian).contains("unprivileged_userns_clone=1"));
+        let nested = Surroundings { powerless_root: true, filtered: true, ..none.clone() };
+        assert!(told(Step::Unshare, Errno::PERM, &nested).contains("the outer policy holds"));
         assert!(told(Step::Redirect, Errno::NOENT, &none).contains("modprobe"));
     }
 }
