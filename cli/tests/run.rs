@@ -28,6 +28,17 @@ fn the_status_is_the_commands_own() {
     assert_eq!(sidegate(&["--", "/etc/passwd"]).status().unwrap().code(), Some(126));
 }
 
+/// As `sidegate policy check` ends: 2 where nothing could be judged.
+#[test]
+fn a_policy_that_cant_be_read_is_wrong_usage() {
+    for named in ["/nonexistent/p.yaml", "/"] {
+        let ran = sidegate(&["--policy", named, "--", "echo", "ran"]).output().unwrap();
+        let shown = text(&ran);
+        assert_eq!((ran.status.code(), ran.stdout.as_slice()), (Some(2), &b""[..]), "{named}: {shown}");
+        assert!(shown.contains(named) && !shown.contains("refused"), "{shown}");
+    }
+}
+
 #[test]
 fn nothing_runs_when_the_policy_is_refused() {
     let place = tempfile::tempdir().unwrap();

@@ -96,3 +96,57 @@ for _ in range(1500):
     assert!(said.contains("udp-refused: `sidegate run` relays no datagrams"), "{said}");
     assert!(said.contains("use TCP") && !said.contains("Add a rule with `protocol: udp`"), "{said}");
 }
+
+/// Asks for a name and connects by address; prints what came of both.
+const REACH: &str = "import socket
+try: socket.create_connection(('203.0.113.9', 9), 0.2)
+except OSError: pass";
+
+/// What a policy in audit lets pass is said, and `--mode enforce` means it.
+#[test]
+fn audit_is_announced_and_yields_to_the_command_line() {
+    let place = tempfile::tempdir().unwrap();
+    let (policy, log) = (place.path().join("p.yaml"), place.path().join("log"));
+    let head = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: shop }\n";
+    let verdict = |spec: &str, arguments: &[&str]| {
+        fs::write(&policy, format!("{head}{spec}")).unwrap();
+        let _ = fs::remove_file(&log);
+        let (policy, log) = (policy.to_str().unwrap(), log.to_str().unwrap());
+        let ours = ["--policy", policy, "--access-log", log, "--summary", "never"];
+        let ran = run(&[&ours, arguments, &["--", "python3", "-c", REACH]].concat());
+        let record = fs::read_to_string(log).unwrap();
+        let word = if record.contains("\"would-deny\"") { "would-deny" } else { "denied" };
+        assert!(record.contains(&format!("\"{word}\"")), "{record}");
+        (word, text(&ran))
+    };
+    let audit = "spec: { mode: audit, auditUntil: 9999-12-31 }\n";
+    let rule = "spec:
+  egress:
+    - name: test-net
+      reason: \"nothing lives there\"
+      action: deny
+      auditUntil: 9999-12-31
+      to: [ { cidrs: [ 203.0.113.0/24 ] } ]
+      ports: [ 9 ]
+      protocol: tcp
+    - name: all
+      reason: \"but for a deny\"
+      to: [ { cidrs: [ 203.0.113.0/24 ] } ]
+      ports: [ 9 ]
+      protocol: tcp
+      tls: { mode: none }
+";
+    assert_eq!(verdict("spec: {}\n", &[]), ("denied", String::new()), "the control");
+    for (spec, what) in [(audit, "policy `shop`"), (rule, "rule `test-net` of policy `shop`")] {
+        let (word, said) = verdict(spec, &[]);
+        assert_eq!(word, "would-deny", "{said}");
+        assert!(said.starts_with("sidegate: WARNING: NOT ENFORCED") && said.contains(what), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(verdict(spec, &["--quiet"]), ("would-deny", String::new()));
+
+        let (word, said) = verdict(spec, &["--mode", "enforce"]);
+        assert_eq!(word, "denied", "{said}");
+        assert!(said.starts_with("sidegate: --mode enforce: ") && said.contains(what), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

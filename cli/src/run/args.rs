@@ -21,9 +21,9 @@ pub(crate) struct RunArgs {
     #[arg(long = "policy", short = 'p', value_name = "FILE")]
     pub(crate) policies: Vec<PathBuf>,
 
-    /// Refuse what no rule allows, or let it pass and record it as `would-deny`.
-    #[arg(long, value_enum, default_value_t = Mode::Enforce)]
-    pub(crate) mode: Mode,
+    /// What becomes of what no rule allows. Default: refused, but as the policy says where it says `mode: audit`.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
 
     /// Append one JSON line per connection and question to this file (`-`: standard output).
     #[arg(long, value_name = "FILE")]
@@ -102,7 +102,7 @@ pub(super) fn open_access_log(path: &Path) -> Result<JsonLines, String> {
 /// What becomes of connections that no rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
-    /// They are refused.
+    /// They are refused, also where the policy says `mode: audit` or a rule says `auditUntil`.
     Enforce,
     /// They pass, recorded as `would-deny`.
     Audit,
@@ -127,7 +127,8 @@ Examples:
   sidegate run --access-log access.jsonl -- bash      a shell behind the gate
 
 Exit status: the command's own (128+N when signal N killed it); 126 when the command can't be executed, 127 when it
-is not found. Before the command starts: 1 for an invalid policy, 2 for wrong usage, 3 where namespaces are not permitted.";
+is not found. Before the command starts: 1 for an invalid policy, 2 for wrong usage or a policy that can't be
+read, 3 where namespaces are not permitted.";
 
 fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {

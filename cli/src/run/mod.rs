@@ -5,6 +5,7 @@
 //! and then gives up every power.
 
 mod args;
+mod auditing;
 mod channel;
 mod explain;
 mod init;
@@ -46,9 +47,9 @@ use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
 use summary::{Advice, Closing, Summary};
 
-/// Exit status before the command runs: the policy is invalid or unreadable.
+/// Exit status before the command runs: the policy is invalid.
 const INVALID: u8 = 1;
-/// Exit status before the command runs: wrong usage.
+/// Exit status before the command runs: wrong usage, such as a policy file that can't be read.
 const USAGE: u8 = 2;
 /// Exit status before the command runs: this machine does not permit what is needed.
 const UNAVAILABLE: u8 = 3;
@@ -66,7 +67,7 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
         Ok(policies) => gate(args, policies),
         Err(refused) => {
             report_refused(&refused);
-            INVALID
+            if refused.unreadable.is_empty() { INVALID } else { USAGE }
         }
     };
     ExitCode::from(status)
@@ -76,12 +77,13 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 fn gate(args: RunArgs, policies: Policies) -> u8 {
     if policies.absent && !args.quiet {
         let effect = match args.mode {
-            Mode::Enforce => "everything is denied",
-            Mode::Audit => "everything passes, recorded as would-deny",
+            Some(Mode::Audit) => "everything passes, recorded as would-deny",
+            Some(Mode::Enforce) | None => "everything is denied",
         };
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
     if !args.quiet {
+        policies.audits.iter().for_each(|audits| eprintln!("sidegate: {audits}"));
         policies.remarks.iter().for_each(|remark| eprintln!("sidegate: warning: {remark}"));
     }
     let settings = match settings(&args) {
@@ -183,9 +185,9 @@ fn closing_words(args: &RunArgs, summary: &Summary, outcome: &Outcome<'_>) -> St
         dropped: outcome.dropped,
         unrecorded: outcome.unrecorded,
         advice: match args.mode {
-            Mode::Audit => Advice::Audit(&command),
-            Mode::Enforce if outcome.absent => Advice::FirstPolicy(&command),
-            Mode::Enforce => Advice::Rules,
+            Some(Mode::Audit) => Advice::Audit(&command),
+            _ if outcome.absent => Advice::FirstPolicy(&command),
+            _ => Advice::Rules,
         },
         recall: &|address| outcome.names.recall(address).pop(),
     };
@@ -256,5 +258,8 @@ fn report_refused(refused: &Refused) {
         eprintln!("sidegate: {}: {error}", path.display());
     }
     report::print(&refused.sources, &refused.diagnostics);
-    eprintln!("sidegate: the policy was refused; nothing was run");
+    match refused.diagnostics.as_slice() {
+        [] => eprintln!("sidegate: the policy can't be read; nothing was run"),
+        _ => eprintln!("sidegate: the policy was refused; nothing was run"),
+    }
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use sidegate_policy::{
-    CompileOptions, Date, Diagnostic, Document, PolicySet, Source, document::Spanned, set::Generation,
+    CompileOptions, Diagnostic, Document, PolicySet, Source, document::Spanned, set::Generation,
 };
+use sidegate_proxy::clock::today;
 
-use super::args::Mode;
+use super::{args::Mode, auditing};
 use crate::policy::read::{self, Reading};
 
 /// The policies of one run.
@@ -16,6 +17,8 @@ pub(super) struct Policies {
     pub(super) set: PolicySet,
     /// There was no file: everything is denied.
     pub(super) absent: bool,
+    /// What is not enforced, or enforced against the policy's own word; one line.
+    pub(super) audits: Option<String>,
     /// What the policies say and a run does not carry out, one line each.
     pub(super) remarks: Vec<String>,
 }
@@ -31,14 +34,11 @@ pub(super) struct Refused {
 /// Looked for in the current directory when no file is named.
 pub(super) const DEFAULT_FILE: &str = "sidegate.yaml";
 
-/// The last day that a date can name; audit mode of a run has no end of its own.
-const FOREVER: Date = Date::from_days(2_932_896);
-
 /// Reads and compiles the named files, or the default one.
 ///
 /// # Errors
 /// A file that can't be read, or every diagnostic of all files.
-pub(super) fn load(named: &[PathBuf], mode: Mode) -> Result<Policies, Refused> {
+pub(super) fn load(named: &[PathBuf], mode: Option<Mode>) -> Result<Policies, Refused> {
     let fallback = PathBuf::from(DEFAULT_FILE);
     let files = match named {
         [] if fallback.exists() => std::slice::from_ref(&fallback),
@@ -51,12 +51,10 @@ pub(super) fn load(named: &[PathBuf], mode: Mode) -> Result<Policies, Refused> {
     if documents.is_empty() {
         documents.push(deny_everything());
     }
-    if mode == Mode::Audit {
-        documents.iter_mut().for_each(|document| document.audit_until = Some(FOREVER));
-    }
+    let audits = auditing::settle(&mut documents, mode, today());
     let options = CompileOptions { generation: Generation(1), ..CompileOptions::default() };
     match PolicySet::compile(&documents, &options) {
-        Ok(set) => Ok(Policies { remarks: remarks(&documents, &set), set, absent: files.is_empty() }),
+        Ok(set) => Ok(Policies { remarks: remarks(&documents, &set), set, absent: files.is_empty(), audits }),
         Err(diagnostics) => Err(Refused { unreadable, sources, diagnostics }),
     }
 }
