@@ -95,6 +95,25 @@ fn without_a_protocol_the_one_that_a_rule_allows_is_found_and_named() {
     assert_eq!(explanation["notes"], Value::Array(vec![]), "nothing was assumed");
 }
 
+/// Audit lets every protocol pass: none of them is what the client speaks for that.
+#[test]
+fn in_audit_the_usual_protocol_is_assumed_and_offered() {
+    let audit = POLICY.replace("spec:\n", "spec:\n  mode: audit\n  auditUntil: 2999-12-31\n");
+    let (explanation, answered) = explained(&audit, "--host evil.example --port 443");
+    assert_eq!((answered.status, &explanation["verdict"]), (1, &"would-deny".into()));
+    assert!(explanation["notes"][0].as_str().unwrap().contains("`tls` was assumed"));
+    assert!(!explanation["suggestion"].as_str().unwrap().contains("tcp"), "{explanation}");
+    let (explanation, _) = explained(&audit, "--ip 8.8.8.8 --port 53 --protocol udp");
+    assert_eq!(explanation["verdict"], "denied", "the kernel refuses datagrams, in audit too");
+}
+
+#[test]
+fn a_datagram_by_name_is_told_what_to_name_instead() {
+    let (explanation, _) = explained(POLICY, "--host api.example.com --port 443 --protocol udp");
+    let suggestion = explanation["suggestion"].as_str().unwrap();
+    assert!(suggestion.contains("`cidrs` and `protocol: udp`"), "{suggestion}");
+}
+
 #[test]
 fn plaintext_that_may_name_a_denied_host_is_denied_as_by_the_proxy() {
     let open = "  egress:\n    - { name: any, to: [ { cidrs: [ 8.0.0.0/8 ] } ], ports: [ 80 ], protocol: tcp, tls: { mode: none }, reason: r }\n";

@@ -72,9 +72,16 @@ pub fn judge(documents: &[Document], options: &CompileOptions, request: &Request
     if let Some(deny) = most_specific(&denies, |deny| !deny.audited && bears(deny)) {
         return Outcome::denied(Reason::RuleDenies, Some(deny), None);
     }
-    match most_specific(&denies, bears) {
+    let outcome = match most_specific(&denies, bears) {
         Some(deny) => Outcome::passes(Verdict::WouldDeny, Reason::RuleDenies, deny, treatment),
         None => outcome,
+    };
+    // 6. Audit lets no datagram pass.
+    match outcome.verdict {
+        Verdict::WouldDeny if request.observed == Observed::Udp => {
+            Outcome { verdict: Verdict::Denied, treatment: None, ..outcome }
+        }
+        _ => outcome,
     }
 }
 

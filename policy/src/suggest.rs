@@ -35,6 +35,8 @@ pub fn suggest_rule(request: &Request<'_>) -> String {
 pub enum Hopeless {
     /// It names neither a host nor an address.
     Nameless,
+    /// A datagram by name alone.
+    DatagramByName,
     /// The fixed table denies the destination, and no grant opens it.
     Closed(Reason),
     /// The build does not carry out what the rule would have to ask for.
@@ -47,6 +49,9 @@ impl fmt::Display for Hopeless {
             Hopeless::Nameless => {
                 f.write_str("no rule can allow this: it names neither a host nor an address")
             }
+            Hopeless::DatagramByName => f.write_str(
+                "no rule by name can allow datagrams, which carry none: allow the address with `cidrs` and `protocol: udp`",
+            ),
             Hopeless::NotBuilt => f.write_str(
                 "no rule that this build carries out allows this: workloads are reached over the mesh",
             ),
@@ -222,7 +227,9 @@ impl Proposal {
         }
         rule.push_str(match self.key.protocol {
             Carried::Tls | Carried::Http | Carried::Tcp if mesh => "  tls: { mode: mesh }\n",
-            Carried::Tls if self.min_tls12 => "  tls: { mode: passthrough, min: \"1.2\" }\n",
+            Carried::Tls if self.min_tls12 => {
+                "  tls: { mode: passthrough, min: \"1.2\" }\n  reason: \"say why this needs no TLS 1.3\"\n"
+            }
             Carried::Tls => "",
             _ => "  tls: { mode: none }\n  reason: \"say why this needs no TLS 1.3\"\n",
         });
@@ -252,7 +259,8 @@ impl End {
             let closed = request.address.and_then(|address| denied_answer(address, true));
             return closed.map_or(Ok(End::Host(host.clone())), |reason| Err(Hopeless::Closed(reason)));
         }
-        request.address.map(End::Address).ok_or(Hopeless::Nameless)
+        let nothing = if request.host.is_some() { Hopeless::DatagramByName } else { Hopeless::Nameless };
+        request.address.map(End::Address).ok_or(nothing)
     }
 }
 

@@ -163,9 +163,8 @@ fn assumed(args: &ExplainArgs, set: &PolicySet) -> (Scenario, Option<String>) {
 fn first_allowed(args: &ExplainArgs, set: &PolicySet) -> Option<Scenario> {
     let by_treatment = |accepted: &dyn Fn(Treatment) -> bool, protocols: [Protocol; 4]| {
         protocols.map(|protocol| args.scenario(protocol)).into_iter().find(|scenario| {
-            set.decide_for(&scenario.request_under(set, compiled::today()), |_| true)
-                .treatment
-                .is_some_and(accepted)
+            let decision = set.decide_for(&scenario.request_under(set, compiled::today()), |_| true);
+            decision.verdict == Verdict::Allowed && decision.treatment.is_some_and(accepted)
         })
     };
     let order = [Protocol::Tls, Protocol::Tcp, Protocol::Http, Protocol::Udp];

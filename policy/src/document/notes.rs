@@ -3,19 +3,22 @@
 use ipnet::IpNet;
 
 use crate::{
-    Date, Diagnostic, Reason, Treatment,
+    Date, Diagnostic, HostPattern, Reason, Treatment,
     decision::{Dial, TlsMode},
     deny_table::{Grant, denied_whole},
 };
 
 use super::{Action, Destination, Document, Protocol, Rule, Spanned};
 
+/// How the reasons begin that are offered with rules.
+pub(crate) const PLACEHOLDER: &str = "say why this needs no TLS 1.3";
+
 /// Said of every answer on inbound connections.
 pub const INGRESS_UNENFORCED: &str = "ingress rules are parsed, compiled and explained, but not enforced by this \
      build: inbound connections are not captured yet";
 
-/// Notes on one document, in the order of its rules. `code`: `not-supported`, `ingress-unenforced`, `never-matches` or
-/// `audit-is-over`.
+/// Notes on one document, in the order of its rules. `code`: `not-supported`, `ingress-unenforced`, `never-matches`,
+/// `in-audit`, `audit-is-over`, `every-address` or `placeholder`.
 pub fn notes(
     document: &Document,
     today: Date,
@@ -29,6 +32,9 @@ pub fn notes(
         if rule.action == Action::Allow {
             notes.treatment(rule, carried_out);
             notes.closed(rule);
+            notes.own_names(rule);
+            notes.open(rule);
+            notes.placeholder(rule);
         }
     }
     for rule in &document.ingress {
@@ -54,7 +60,15 @@ impl Notes<'_> {
     }
 
     fn audit(&mut self, until: Option<Date>, name: &Spanned<String>, what: &str) {
-        let Some(last) = until.filter(|last| *last < self.today) else { return };
+        let Some(last) = until else { return };
+        if last >= self.today {
+            let message = format!(
+                "{what} `{}` is in audit to the end of {last}: what it would deny passes and is recorded; datagrams \
+                 alone are refused all the same",
+                name.value
+            );
+            return self.add("in-audit", name, message, "remove the audit to enforce it");
+        }
         let message = format!("the audit of {what} `{}` ended with {last}: it is enforced", name.value);
         self.add("audit-is-over", name, message, "remove `auditUntil`, or name a later day");
     }
@@ -83,6 +97,42 @@ impl Notes<'_> {
             rule.name.value
         );
         self.add("not-supported", &rule.name, message, Reason::NotSupported.fix());
+    }
+
+    /// DNS answers them with loopback, which no rule opens.
+    fn own_names(&mut self, rule: &Rule<Destination>) {
+        let mut hosts = rule.ends.iter().flat_map(|end| match &end.value {
+            Destination::Hosts { hosts, .. } => hosts.as_slice(),
+            _ => &[],
+        });
+        let own = |host: &&HostPattern| host.to_string().rsplit('.').next() == Some("localhost");
+        let Some(host) = hosts.find(own) else { return };
+        let message = format!(
+            "`{host}` in rule `{}` never matches: names under `localhost` are the workload itself, which needs no rule",
+            rule.name.value
+        );
+        self.add("never-matches", &rule.name, message, "remove it");
+    }
+
+    fn open(&mut self, rule: &Rule<Destination>) {
+        let every = |end: &Destination| match end {
+            Destination::Cidrs { cidrs, .. } => cidrs.iter().copied().find(|net| net.prefix_len() == 0),
+            _ => None,
+        };
+        let Some(net) = rule.ends.iter().find_map(|end| every(&end.value)) else { return };
+        let message = format!(
+            "`{net}` in rule `{}` allows every address that the fixed deny table leaves, whatever name it is reached by",
+            rule.name.value
+        );
+        self.add("every-address", &rule.name, message, "name `hosts`, or narrower `cidrs`");
+    }
+
+    fn placeholder(&mut self, rule: &Rule<Destination>) {
+        if rule.reason.as_deref().is_some_and(|reason| reason.starts_with(PLACEHOLDER)) {
+            let message =
+                format!("the reason of rule `{}` is still the one that was offered", rule.name.value);
+            self.add("placeholder", &rule.name, message, "say why the exemption is needed, and until when");
+        }
     }
 
     fn closed(&mut self, rule: &Rule<Destination>) {
@@ -162,7 +212,11 @@ mod tests {
             (format!("{hosts}, protocol: http, tls: {{ mode: none }}, reason: plain"), vec!["not-supported"]),
             (format!("{hosts}, action: deny, protocol: http"), vec![]),
             (format!("{hosts}, auditUntil: 2024-10-03"), vec!["audit-is-over"]),
-            (format!("{hosts}, auditUntil: 2024-10-04"), vec![]),
+            (format!("{hosts}, auditUntil: 2024-10-04"), vec!["in-audit"]),
+            ("to: [ { hosts: [ a.example.com, api.localhost ] } ]".to_owned(), vec!["never-matches"]),
+            ("to: [ { cidrs: [ 0.0.0.0/0 ] } ]".to_owned(), vec!["every-address"]),
+            ("action: deny, to: [ { cidrs: [ 0.0.0.0/0 ] } ]".to_owned(), vec![]),
+            (format!("{hosts}, reason: say why this needs no TLS 1.3"), vec!["placeholder"]),
             ("to: [ { cidrs: [ 169.254.0.0/16 ] } ]".to_owned(), vec!["never-matches"]),
             ("to: [ { cidrs: [ 10.0.0.0/8, \"::1/128\" ] } ]".to_owned(), vec!["never-matches"]),
             ("to: [ { cidrs: [ 126.0.0.0/7 ], except: [ 126.0.0.0/8 ] } ]".to_owned(), vec!["never-matches"]),

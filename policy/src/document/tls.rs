@@ -139,10 +139,15 @@ fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: Written, findings
         let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
         findings.refuse(fields.entry("tls"), "tls-min", message, "remove `min`");
     }
-    if mode == Mode::None && fields.entry("reason").is_none() {
+    let exemption = match (mode, written.min_tls12) {
+        (Mode::None, _) => Some("mode: none"),
+        (Mode::Passthrough, Some(true)) => Some("min: \"1.2\""),
+        _ => None,
+    };
+    if let Some(exemption) = exemption.filter(|_| fields.entry("reason").is_none()) {
         let fix = "add `reason: \"...\"`; records and reports carry it";
-        let message = "`tls: { mode: none }` is an exemption from TLS 1.3 and needs a `reason`";
-        findings.refuse(fields.entry("tls"), "reason-missing", message, fix);
+        let message = format!("`tls: {{ {exemption} }}` is an exemption from TLS 1.3 and needs a `reason`");
+        findings.refuse(fields.entry("tls"), "reason-missing", &message, fix);
     }
 }
 

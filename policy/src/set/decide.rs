@@ -38,7 +38,15 @@ pub(super) fn decide(set: &PolicySet, request: &Request<'_>) -> Decision {
         Some(rule) => allowed(set, Reason::GrantAllows, rule, GRANT_TREATMENT),
         None => by_allow_rules(set, request, &allows),
     };
-    with_late_denies(set, &denies, decision)
+    enforced_on_datagrams(request, with_late_denies(set, &denies, decision))
+}
+
+/// The kernel refuses datagrams by the list of those that are allowed; audit can't let others pass.
+fn enforced_on_datagrams(request: &Request<'_>, decision: Decision) -> Decision {
+    if request.observed == Observed::Udp && decision.verdict == Verdict::WouldDeny {
+        return Decision { verdict: Verdict::Denied, treatment: None, ..decision };
+    }
+    decision
 }
 
 const GRANT_TREATMENT: Treatment =

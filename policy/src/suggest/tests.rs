@@ -80,7 +80,7 @@ fn one_destination_gets_one_rule_with_the_weaker_demands() {
     assert_eq!(
         text,
         "- name: api-example-com-443\n  to: [ { hosts: [ api.example.com ], private: true } ]\n  ports: [ 443, 8443 ]\n  \
-         tls: { mode: passthrough, min: \"1.2\" }\n"
+         tls: { mode: passthrough, min: \"1.2\" }\n  reason: \"say why this needs no TLS 1.3\"\n"
     );
 }
 

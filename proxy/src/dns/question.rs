@@ -51,19 +51,25 @@ pub(super) fn judge(gate: &Gate, question: &Question, record: &mut QuestionRecor
     })
 }
 
+/// What may be told of a name.
+#[derive(Clone, Copy)]
+enum Type {
+    Addresses(Family),
+    /// Told that there is none, clients go on without ECH, which would hide the name from the rules.
+    None,
+    /// Not told.
+    Other,
+}
+
 fn judge_type(gate: &Gate, question: &Question, record: &mut QuestionRecord) -> Next {
-    let family = match question.record_type() {
-        RecordType::A => Some(Family::V4),
-        RecordType::AAAA => Some(Family::V6),
-        // Told that there is none, clients go on without ECH, which would hide the name from the rules.
-        RecordType::HTTPS | RecordType::SVCB => None,
-        _ => {
-            record.conclude(Verdict::Denied, Reason::DnsType);
-            return Next::Answer(Told::Code(denied_code(gate)));
-        }
+    let asked = match question.record_type() {
+        RecordType::A => Type::Addresses(Family::V4),
+        RecordType::AAAA => Type::Addresses(Family::V6),
+        RecordType::HTTPS | RecordType::SVCB => Type::None,
+        _ => Type::Other,
     };
     match host_of(question.name()) {
-        Some(host) => judge_host(gate, host, family, record),
+        Some(host) => judge_host(gate, host, asked, record),
         None => {
             record.conclude(Verdict::Denied, Reason::HostInvalid);
             Next::Answer(Told::Code(denied_code(gate)))
@@ -71,7 +77,7 @@ fn judge_type(gate: &Gate, question: &Question, record: &mut QuestionRecord) -> 
     }
 }
 
-fn judge_host(gate: &Gate, host: HostName, family: Option<Family>, record: &mut QuestionRecord) -> Next {
+fn judge_host(gate: &Gate, host: HostName, asked: Type, record: &mut QuestionRecord) -> Next {
     let set = gate.policies.current();
     let today = clock::today();
     let decision = set.judge_name(&host, today);
@@ -84,7 +90,15 @@ fn judge_host(gate: &Gate, host: HostName, family: Option<Family>, record: &mut 
         }
         return Next::Answer(Told::Code(denied_code(gate)));
     }
-    let Some(family) = family else { return Next::Answer(Told::NoRecords) };
+    let family = match asked {
+        Type::Addresses(family) => family,
+        Type::None => return Next::Answer(Told::NoRecords),
+        Type::Other => {
+            // The name exists, for all we know: whatever denied names are answered with, not that it doesn't.
+            record.conclude(Verdict::Denied, Reason::DnsType);
+            return Next::Answer(Told::Code(ResponseCode::Refused));
+        }
+    };
     if !within_budget(gate, &set, &decision, &host) {
         record.conclude(Verdict::Denied, Reason::DnsBudget);
         return Next::Answer(Told::Code(denied_code(gate)));

@@ -191,6 +191,7 @@ spec:
       to: [ { hosts: [ old.example ] } ]
       ports: [ 443 ]
       tls: { mode: passthrough, min: \"1.2\" }
+      reason: \"say why this needs no TLS 1.3\"
 # asked for, but never connected to: only.example
 "
     );

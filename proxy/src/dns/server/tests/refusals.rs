@@ -81,6 +81,22 @@ async fn other_types_are_refused_even_of_allowed_names() {
     assert!(records.iter().all(|record| record.reason == "dns-type" && record.verdict == "denied"));
 }
 
+/// However denied names are answered: that an allowed one does not exist would be untrue.
+#[tokio::test]
+async fn another_type_of_an_allowed_name_is_never_told_not_to_exist() {
+    let settings = Settings { dns_denied_nxdomain: true, ..Settings::default() };
+    let world = World::with(settings, policy(POLICY, 1), good).await;
+    for (name, code, reason) in [
+        ("api.shop.test", ResponseCode::Refused, "dns-type"),
+        ("secret.evil.example", ResponseCode::NXDomain, "name-not-allowed"),
+    ] {
+        let answer = world.ask(name, RecordType::TXT).await;
+        assert_eq!(answer.metadata.response_code, code, "{name}");
+        assert_eq!(world.records().pop().map(|record| record.reason).as_deref(), Some(reason), "{name}");
+    }
+    assert_eq!(world.asked(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn names_that_are_no_host_names_are_refused_and_recorded_printably() {
     let world = World::start(good).await;
