@@ -82,6 +82,8 @@ struct Key {
     egress: bool,
     end: End,
     protocol: Carried,
+    /// The name was not shown by the connection itself.
+    guessed: bool,
 }
 
 /// What the rule's `to` or `from` would name.
@@ -125,6 +127,7 @@ impl Proposal {
                 egress: request.direction == Direction::Egress,
                 protocol: if granted { Carried::Tls } else { Carried::of(request.observed) },
                 end,
+                guessed: false,
             },
         })
     }
@@ -150,6 +153,13 @@ impl Proposal {
     #[must_use]
     pub fn as_private_as(mut self, private: bool) -> Proposal {
         self.private |= private && matches!(self.key.end, End::Host(_));
+        self
+    }
+
+    /// Of a name that the connection itself did not show: never one rule with what others showed.
+    #[must_use]
+    pub fn guessed(mut self) -> Proposal {
+        self.key.guessed = true;
         self
     }
 

@@ -4,25 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::quoted;
 
-use super::{Carried, End, Key, LONGEST_NAME, Proposal, simple};
+use super::{Carried, Key, LONGEST_NAME, Proposal, simple};
 
-/// Proposals, merged: one rule for each destination and protocol, and no two that would be refused as a disagreement.
+/// Proposals, merged: one rule for the ports of a destination that ask for the same, and no two that would be refused as
+/// a disagreement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proposals {
-    by_key: BTreeMap<Key, Proposal>,
+    /// Each with the one port of its key; grants have none.
+    by_key: BTreeMap<(Key, Option<u16>), Proposal>,
 }
 
 impl Proposals {
-    /// Adds one. Of two for the same destination and protocol, the weaker demands stay: both were asked for.
-    pub fn add(&mut self, mut proposal: Proposal) {
-        if let Some(known) = self.by_key.get_mut(&proposal.key) {
-            known.ports.append(&mut proposal.ports);
+    /// Adds one. Of two for the same destination, protocol and port, the weaker demands stay: both were asked for.
+    pub fn add(&mut self, proposal: Proposal) {
+        let mut ports: Vec<Option<u16>> = proposal.ports.iter().copied().map(Some).collect();
+        if ports.is_empty() {
+            ports.push(None);
+        }
+        for port in ports {
+            let one = Proposal { ports: port.into_iter().collect(), ..proposal.clone() };
+            self.add_one((one.key.clone(), port), one);
+        }
+    }
+
+    fn add_one(&mut self, key: (Key, Option<u16>), mut proposal: Proposal) {
+        if let Some(known) = self.by_key.get_mut(&key) {
             known.http.append(&mut proposal.http);
             known.private |= proposal.private;
             known.min_tls12 |= proposal.min_tls12;
             known.ech |= proposal.ech;
         } else {
-            self.by_key.insert(proposal.key.clone(), proposal);
+            self.by_key.insert(key, proposal);
         }
     }
 
@@ -63,7 +75,7 @@ impl Proposals {
     fn list(&self, egress: bool, indent: usize) -> String {
         let mut names = BTreeSet::new();
         let mut text = String::new();
-        for proposal in self.settled().filter(|proposal| proposal.key.egress == egress) {
+        for proposal in self.settled().into_iter().filter(|proposal| proposal.key.egress == egress) {
             let name = unique(proposal.name(), &mut names);
             for line in proposal.yaml(&name).lines() {
                 text.push_str(&format!("{:indent$}{line}\n", ""));
@@ -73,23 +85,33 @@ impl Proposals {
     }
 
     /// Rules of `tcp` take in every protocol, so that beside another one for the same port they would disagree. The
-    /// one that was recognised stays: what says nothing is often a client that gave up a second connection.
-    fn settled(&self) -> impl Iterator<Item = Proposal> {
-        let mut recognised: BTreeMap<(bool, &End), BTreeSet<u16>> = BTreeMap::new();
-        for key in self.by_key.keys().filter(|key| matches!(key.protocol, Carried::Tls | Carried::Http)) {
-            let ports = self.by_key.get(key).map(|proposal| proposal.ports.clone()).unwrap_or_default();
-            recognised.entry((key.egress, &key.end)).or_default().extend(ports);
-        }
-        self.by_key.values().cloned().filter_map(move |mut proposal| {
-            let end = proposal.key.end.clone();
-            if let (Carried::Tcp, Some(ports)) =
-                (proposal.key.protocol, recognised.get(&(proposal.key.egress, &end)))
-            {
-                proposal.ports.retain(|port| !ports.contains(port));
-                return (!proposal.ports.is_empty()).then_some(proposal);
+    /// one that was recognised stays: what says nothing is often a client that gave up a second connection. So does the
+    /// one whose name was shown, beside one for the same name that was guessed.
+    fn settled(&self) -> Vec<Proposal> {
+        let better = |key: &Key, port| {
+            let beside = |protocol, guessed| Key { protocol, guessed, ..key.clone() };
+            let keys =
+                [beside(Carried::Tls, false), beside(Carried::Http, false), beside(Carried::Tcp, false)];
+            keys.into_iter().any(|other| other != *key && self.by_key.contains_key(&(other, port)))
+        };
+        let mut rules: Vec<Proposal> = Vec::new();
+        for ((key, port), proposal) in &self.by_key {
+            if key.protocol == Carried::Tcp && better(key, *port) {
+                continue;
             }
-            Some(proposal)
-        })
+            match rules.iter_mut().find(|rule| rule.asks_as(proposal)) {
+                Some(rule) => rule.ports.extend(&proposal.ports),
+                None => rules.push(proposal.clone()),
+            }
+        }
+        rules
+    }
+}
+
+impl Proposal {
+    /// Whether both ask for the same, but for ports.
+    fn asks_as(&self, other: &Proposal) -> bool {
+        Proposal { ports: other.ports.clone(), ..self.clone() } == *other
     }
 }
 

@@ -69,19 +69,34 @@ fn a_document_of_everything_loads_and_allows_just_that() {
 }
 
 #[test]
-fn one_destination_gets_one_rule_with_the_weaker_demands() {
+fn one_port_gets_one_rule_with_the_weaker_demands_and_lends_them_to_no_other() {
     let host = HostName::parse("api.example.com").unwrap();
     let text = proposals(&[
         request(Some(&host), "8.8.8.8", 443, TLS),
         request(Some(&host), "10.0.0.1", 443, TLS12),
         request(Some(&host), "8.8.8.8", 8443, TLS),
+        request(Some(&host), "8.8.8.8", 9443, TLS),
     ])
     .egress(0);
     assert_eq!(
         text,
-        "- name: api-example-com-443\n  to: [ { hosts: [ api.example.com ], private: true } ]\n  ports: [ 443, 8443 ]\n  \
-         tls: { mode: passthrough, min: \"1.2\" }\n  reason: \"say why this needs no TLS 1.3\"\n"
+        "- name: api-example-com-443\n  to: [ { hosts: [ api.example.com ], private: true } ]\n  ports: [ 443 ]\n  \
+         tls: { mode: passthrough, min: \"1.2\" }\n  reason: \"say why this needs no TLS 1.3\"\n\
+         - name: api-example-com-8443\n  to: [ { hosts: [ api.example.com ] } ]\n  ports: [ 8443, 9443 ]\n"
     );
+}
+
+#[test]
+fn a_guessed_name_lends_no_port_to_what_was_shown() {
+    let host = HostName::parse("db.example.com").unwrap();
+    let opaque = |port| Proposal::of(&request(Some(&host), "8.8.8.8", port, Observed::Opaque)).unwrap();
+    let mut proposals = Proposals::default();
+    [opaque(5432).guessed(), opaque(8080).guessed(), opaque(8080), opaque(8081)]
+        .into_iter()
+        .for_each(|proposal| proposals.add(proposal));
+    let (documents, _) = loaded(&proposals.document("", ""));
+    let ports: Vec<_> = documents[0].egress.iter().map(|rule| rule.ports.clone()).collect();
+    assert_eq!(ports, [vec![8080..=8080, 8081..=8081], vec![5432..=5432]]);
 }
 
 #[test]
