@@ -8,7 +8,7 @@ use super::{
     Spec, links,
     netlink::{Netlink, Refused},
     plan::{self, Family, Plan, Set},
-    snapshot::{Snapshot, held},
+    snapshot::held,
 };
 
 /// Why the rules could not be put in place.
@@ -130,12 +130,4 @@ pub fn remove(netlink: &mut Netlink) -> Result<(), RedirectError> {
         Ok(()) => Ok(()),
         Err(_) => Ok(netlink.transact(plan::encode_removal(&[Family::Inet]))?),
     }
-}
-
-/// Whether rules of ours are in the kernel, whatever they say.
-///
-/// # Errors
-/// The kernel won't tell; without `CAP_NET_ADMIN` it never does.
-pub fn in_place(netlink: &mut Netlink) -> io::Result<bool> {
-    Ok(Snapshot::take(netlink)?.has_rules())
 }

@@ -51,6 +51,16 @@ impl Snapshot {
         !self.rules.is_empty()
     }
 
+    /// DNS to local addresses is redirected too: the redirect to the DNS server comes before local destinations return.
+    pub(super) fn loopback_dns(&self) -> bool {
+        let first = |expression: &[u8]| {
+            let says = |rule: &&Vec<u8>, word: &[u8]| rule.windows(word.len()).any(|bytes| bytes == word);
+            let mut dial = self.rules.iter().filter(|rule| says(rule, b"dial\0"));
+            dial.position(|rule| says(&rule, expression))
+        };
+        first(b"redir\0") < first(b"fib\0")
+    }
+
     /// The same but for the elements of sets.
     pub(super) fn differs_in_elements_only(&self, other: &Snapshot) -> bool {
         self.objects == other.objects && self.rules == other.rules

@@ -112,7 +112,7 @@ pub struct Redirect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rules {
-    /// `sidegate-proxy init` did before; the proxy updates what follows the policy, where it may.
+    /// `sidegate-proxy init` did before; the proxy keeps them from then on, where it has CAP_NET_ADMIN.
     Expect,
     /// The proxy does, and restores them when somebody changes them. Needs CAP_NET_ADMIN.
     Keep,

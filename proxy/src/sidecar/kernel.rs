@@ -4,11 +4,14 @@ use std::{io, sync::Arc};
 
 use sidegate_policy::{Diagnostic, PolicySet, Source, set::UdpDestination};
 
-use super::config::{Config, Rules};
+use super::{
+    config::{Config, Rules},
+    status::NOT_CAPTURED,
+};
 use crate::{
     redirect::{
-        Datagrams, Follower, NFLOG_GROUP, Netlink, RedirectError, RefusalRecords, Refusals, RefusedPackets,
-        Spec, Watch, WatchSockets, in_place, links,
+        Datagrams, InPlace, NFLOG_GROUP, RedirectError, RefusalRecords, Refusals, RefusedPackets, Spec,
+        Watch, WatchSockets, links,
     },
     server::Gate,
 };
@@ -27,17 +30,55 @@ pub(super) struct Kernel {
 /// Packets that the redirect rules refused, recorded or not.
 pub(super) const REFUSED: &str = "sidegate_refused_packets_total";
 
+const WATCHED: &str = "the redirect rules are in place and watched";
+
 /// How the rules are held.
 #[derive(Debug)]
 enum Hold {
     /// Restored when somebody changes them, by a thread that keeps `CAP_NET_ADMIN`.
     Kept(Watch),
-    /// Only their datagram destinations are changed, by a thread that keeps `CAP_NET_ADMIN`.
-    Followed(Follower),
     /// The proxy may not touch them.
     Untouchable,
     /// There are none.
     Absent,
+}
+
+/// What is known of whether the workload's traffic is led here.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Capture {
+    /// By redirect rules that are watched; while they are not in place, nothing is.
+    Watched(InPlace),
+    /// By redirect rules that can't be seen.
+    Assumed,
+    /// By other means.
+    #[default]
+    Elsewhere,
+}
+
+impl Capture {
+    /// It is known that nothing is.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Capture::Watched(rules) if !rules.holds())
+    }
+
+    /// What the start may claim.
+    pub(super) fn claim(&self) -> &'static str {
+        match self {
+            Capture::Watched(rules) if !rules.holds() => {
+                "serving, not ready: nothing is judged until redirect rules are in place"
+            }
+            Capture::Watched(_) => {
+                "serving: outbound TCP and DNS are judged; deny by default, TLS 1.3 unless a rule exempts"
+            }
+            Capture::Assumed => {
+                "serving: where the redirect rules are in place (not checked), outbound TCP and DNS are judged; \
+                 deny by default, TLS 1.3 unless a rule exempts"
+            }
+            Capture::Elsewhere => {
+                "serving: TCP and DNS that are led here are judged; deny by default, TLS 1.3 unless a rule exempts"
+            }
+        }
+    }
 }
 
 impl Kernel {
@@ -65,20 +106,22 @@ impl Kernel {
         own_user(config.redirect.uid);
         let hold = match (rules, permitted) {
             (Rules::Keep, _) => Hold::Kept(keep(config, udp)?),
-            (_, true) => Hold::Followed(follow(udp)?),
-            (_, false) => {
-                tracing::warn!(
-                    udp_rules = !udp.is_empty(),
-                    uid = config.redirect.uid,
-                    "{WITHOUT_CAPABILITY}"
-                );
-                Hold::Untouchable
-            }
+            (_, true) => take_over(config, udp)?,
+            (_, false) => untouchable(config, udp),
         };
         let refusals = if permitted { refusals() } else { None };
         let mut kernel = Kernel { hold, refusals, _records: None, refused: RefusedPackets::default() };
         kernel.refused = kernel.refused_packets().unwrap_or_default();
         Ok(kernel)
+    }
+
+    /// What is known of capture.
+    pub(super) fn capture(&self) -> Capture {
+        match &self.hold {
+            Hold::Kept(watch) => Capture::Watched(watch.in_place()),
+            Hold::Untouchable => Capture::Assumed,
+            Hold::Absent => Capture::Elsewhere,
+        }
     }
 
     /// Brings the metric of refused packets up to date.
@@ -91,7 +134,6 @@ impl Kernel {
     fn refused_packets(&self) -> Option<RefusedPackets> {
         match &self.hold {
             Hold::Kept(watch) => watch.refused_packets(),
-            Hold::Followed(follower) => follower.refused_packets(),
             Hold::Untouchable | Hold::Absent => None,
         }
     }
@@ -116,7 +158,6 @@ impl Kernel {
         }
         let told = match &self.hold {
             Hold::Kept(watch) => watch.replace_udp(udp).map_err(|error| error.to_string()),
-            Hold::Followed(follower) => follower.replace_udp(udp).map_err(|error| error.to_string()),
             Hold::Untouchable => Err("CAP_NET_ADMIN is missing".to_owned()),
             Hold::Absent => Ok(()),
         };
@@ -125,23 +166,49 @@ impl Kernel {
 }
 
 /// One line for all that is lost.
-const WITHOUT_CAPABILITY: &str = "CAP_NET_ADMIN is missing: redirect rules are assumed, not checked, and not put back \
-     when somebody removes them; refused datagrams and ICMP are counted, not recorded; `udp` rules allow nothing. Grant it to the \
-     proxy alone (`setcap cap_net_admin+ep sidegate-proxy`, or as an ambient capability): one thread keeps it, the others drop it";
+const WITHOUT_CAPABILITY: &str = "CAP_NET_ADMIN is missing: nobody keeps the redirect rules; they are assumed, not checked, and when somebody \
+     removes them traffic flows unjudged, unseen; refused datagrams and ICMP are counted, not recorded; `udp` rules allow nothing. \
+     Grant it to the proxy alone (`setcap cap_net_admin+ep sidegate-proxy`, or as an ambient capability): one thread keeps it, the \
+     others drop it, and under this `redirect.rules: expect` the rules are then watched and put back; or say `redirect.rules: none` \
+     where applications are led here by other means";
 const UNRECORDED: &str =
     "packets that the rules refuse at once (datagrams, ICMP) are counted but not recorded";
 
 fn keep(config: &Config, udp: &[UdpDestination]) -> Result<Watch, RedirectError> {
     let devices = links::outward().map_err(RedirectError::Devices)?;
-    let sockets = WatchSockets::open().map_err(|error| match error.kind() {
+    let watch = Watch::start(sockets()?, spec(config, udp), devices)?;
+    tracing::info!("{WATCHED}");
+    Ok(watch)
+}
+
+fn sockets() -> Result<WatchSockets, RedirectError> {
+    WatchSockets::open().map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             RedirectError::NotPermitted("keeping the redirect rules".to_owned())
         }
         _ => RedirectError::Watch(error),
-    })?;
-    let watch = Watch::start(sockets, spec(config, udp), devices)?;
-    tracing::info!("the redirect rules are in place and watched");
-    Ok(watch)
+    })
+}
+
+/// Keeps what `init` put in place, or waits for it.
+fn take_over(config: &Config, udp: &[UdpDestination]) -> Result<Hold, RedirectError> {
+    let sockets = match sockets() {
+        // The network namespace belongs to another user namespace than the capability.
+        Err(RedirectError::NotPermitted(_)) => return Ok(untouchable(config, udp)),
+        opened => opened?,
+    };
+    let watch = Watch::take_over(sockets, spec(config, udp))?;
+    if watch.in_place().holds() {
+        tracing::info!("{WATCHED}");
+    } else {
+        tracing::error!("not ready: {NOT_CAPTURED}");
+    }
+    Ok(Hold::Kept(watch))
+}
+
+fn untouchable(config: &Config, udp: &[UdpDestination]) -> Hold {
+    tracing::warn!(udp_rules = !udp.is_empty(), uid = config.redirect.uid, "{WITHOUT_CAPABILITY}");
+    Hold::Untouchable
 }
 
 /// The rules of this configuration. Its own ports are closed beside those of every sidecar, never instead of them.
@@ -156,28 +223,6 @@ fn spec(config: &Config, udp: &[UdpDestination]) -> Spec {
     spec.services.sort_unstable();
     spec.services.dedup();
     spec
-}
-
-/// Looks whether `init` was here, and brings its rules in step with the first policies: an earlier proxy's destinations
-/// must not outlive its policies.
-fn follow(udp: &[UdpDestination]) -> Result<Follower, RedirectError> {
-    let mut netlink = Netlink::netfilter().map_err(RedirectError::Watch)?;
-    let found = in_place(&mut netlink);
-    let follower = Follower::start(netlink).map_err(RedirectError::Watch)?;
-    match found {
-        Ok(true) => {
-            follower.replace_udp(udp)?;
-            tracing::info!("the redirect rules are in place");
-        }
-        Ok(false) => tracing::error!(
-            "no redirect rules are in place: what the workload sends is NOT captured and NOT judged; \
-             run `sidegate-proxy init` first, or set `redirect.rules` to `keep` or `none`"
-        ),
-        Err(error) => {
-            tracing::warn!(%error, "whether the redirect rules are in place can't be seen; capture is assumed")
-        }
-    }
-    Ok(follower)
 }
 
 /// Without the exempt user the rules lead the proxy's own traffic back to it.

@@ -94,7 +94,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     privileges::renounce().map_err(system("dropping capabilities"))?;
     let gate = Arc::new(open_gate(&config, first.set)?);
     kernel.record_refusals(&gate);
-    let status = Arc::new(Status::default());
+    let status = Arc::new(Status::new(kernel.capture()));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
@@ -349,7 +349,8 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         metrics = %config.listen.metrics,
         admin = %config.admin_socket.as_deref().unwrap_or(Path::new("-")).display(),
         workers = config.settings.workers,
-        "serving: outbound TCP and DNS are judged; deny by default, TLS 1.3 unless a rule exempts",
+        "{}",
+        status.claim(),
     );
     if idle {
         tracing::error!("not ready: {NONE_APPLIES}");

@@ -11,11 +11,13 @@ use std::{
 use serde::Serialize;
 use sidegate_policy::{Diagnostic, Generation};
 
+use super::kernel::Capture;
 use crate::clock::rfc3339_millis;
 
 /// Shared by the endpoints, the reloader and the drain.
 #[derive(Debug, Default)]
 pub(super) struct Status {
+    capture: Capture,
     serving: AtomicBool,
     draining: AtomicBool,
     policies: Mutex<Policies>,
@@ -48,6 +50,10 @@ impl Applied {
 
 /// Why a proxy with policies is not ready.
 pub(super) const NONE_APPLIES: &str = "no policy applies to this workload: everything is denied; compare `workload` with the policies' `appliesTo`";
+
+/// Why a proxy without the rules is not ready.
+pub(super) const NOT_CAPTURED: &str = "the redirect rules are not in place: what the workload sends is NOT captured and NOT judged; run `sidegate-proxy init`, \
+     or set `redirect.rules` to `keep` or `none`";
 
 /// A document in a few words.
 #[derive(Clone, Debug, Serialize)]
@@ -114,9 +120,19 @@ pub(super) struct Readiness {
 }
 
 impl Status {
+    /// Nothing serves yet.
+    pub(super) fn new(capture: Capture) -> Status {
+        Status { capture, ..Status::default() }
+    }
+
     /// The listeners are up and the workers run.
     pub(super) fn serving(&self) {
         self.serving.store(true, Relaxed);
+    }
+
+    /// What the start may say of itself.
+    pub(super) fn claim(&self) -> &'static str {
+        self.capture.claim()
     }
 
     /// No new connections are taken any more.
@@ -155,6 +171,7 @@ impl Status {
             (!self.serving.load(Relaxed), "the listeners are not up yet"),
             (generation.is_none(), "no policy is loaded: everything is denied"),
             (idle, NONE_APPLIES),
+            (self.capture.is_absent(), NOT_CAPTURED),
             (self.draining.load(Relaxed), "the proxy is draining"),
         ];
         let reasons: Vec<_> = checks.into_iter().filter_map(|(not, why)| not.then_some(why)).collect();

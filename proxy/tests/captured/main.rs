@@ -57,8 +57,8 @@ fn kept_rules_capture_and_outlive_the_proxy() {
 fn expected_rules_that_are_absent_are_told() {
     let _world = World::new();
     let place = place("expect");
-    let bare =
-        Sidecar::start_and(&place, |log| log.iter().any(|line| said(line, "no redirect rules are in place")));
+    let missing = "not ready: the redirect rules are not in place";
+    let bare = Sidecar::start_and(&place, |log| log.iter().any(|line| said(line, missing)));
     drop(bare);
     assert_eq!(run(&["init"]).status.code(), Some(0));
     Sidecar::start_and(&place, |log| log.iter().any(|line| said(line, "the redirect rules are in place")));

@@ -10,7 +10,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
@@ -30,6 +30,18 @@ const CASES: &[Case] = &[
     Case { name: "a_refused_datagram_is_recorded", run: a_refused_datagram_is_recorded },
     Case { name: "a_flood_of_refused_datagrams_is_counted", run: a_flood_of_refused_datagrams_is_counted },
     Case { name: "flushed_rules_come_back_within_a_second", run: flushed_rules_come_back_within_a_second },
+    Case {
+        name: "expected_rules_are_kept_as_init_made_them",
+        run: expected_rules_are_kept_as_init_made_them,
+    },
+    Case {
+        name: "without_rules_it_is_not_ready_until_init_ran",
+        run: without_rules_it_is_not_ready_until_init_ran,
+    },
+    Case {
+        name: "rules_that_can_not_be_put_back_end_readiness",
+        run: rules_that_can_not_be_put_back_end_readiness,
+    },
     Case { name: "datagram_rules_follow_the_policy", run: datagram_rules_follow_the_policy },
     Case { name: "a_live_connection_is_listed_and_outlasts_the_drain", run: a_live_connection_is_listed },
     Case {
@@ -201,6 +213,97 @@ fn flushed_rules_come_back_within_a_second() {
     assert_eq!(world.frames(), []);
 }
 
+/// The ports that `init` and `serve` agree on when neither is told.
+fn by_default(rules: &str) -> Place {
+    let place = place(rules, &policy("first", "db.example.com"));
+    let config = fs::read_to_string(place.path("proxy.yaml")).unwrap();
+    place.write("proxy.yaml", &config.replace("outbound: 0, dns: 0", "outbound: 15001, dns: 15053"));
+    place
+}
+
+/// A sample of a series without labels; 0 where there is none.
+fn sample(sidecar: &Sidecar, series: &str) -> f64 {
+    let (_, text) = sidecar.ask("/metrics");
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or(0.0)
+}
+
+fn health(sidecar: &Sidecar) -> (Option<i32>, String) {
+    let asked = as_proxy(&[]).args(["healthcheck", "--address", &sidecar.ready]).output().unwrap();
+    (asked.status.code(), String::from_utf8_lossy(&asked.stderr).into_owned())
+}
+
+fn expected_rules_are_kept_as_init_made_them() {
+    let _world = World::new();
+    for options in [&["init"][..], &["init", "--loopback-dns"]] {
+        assert!(harness::run(options).status.success());
+        let dial = || nft("list chain inet sidegate dial");
+        let made = dial();
+        let place = by_default("expect");
+        let sidecar = granted(&place);
+        assert_eq!(dial(), made, "{options:?}: taken over");
+        assert!(sidecar.claim.contains("are judged"), "{}", sidecar.claim);
+        assert_eq!(sample(&sidecar, "sidegate_redirect_restored_total "), 0.0);
+        nft("flush ruleset");
+        until(Duration::from_secs(1), "the rules are back", || !leaves());
+        sidecar.logged("the redirect rules were changed by somebody else");
+        sidecar.logged("the redirect rules are in place again");
+        assert_eq!(dial(), made, "{options:?}: put back");
+        assert_eq!(sample(&sidecar, "sidegate_redirect_restored_total "), 1.0);
+        assert_eq!(sidecar.ask("/ready").0, 200);
+        drop(sidecar);
+        nft("flush ruleset");
+    }
+}
+
+fn without_rules_it_is_not_ready_until_init_ran() {
+    let _world = World::new();
+    let place = by_default("expect");
+    let sidecar = Sidecar::start_by(&place, as_proxy(&GRANTED), |before| {
+        before.iter().any(|line| {
+            let said = line["message"].as_str().unwrap_or_default();
+            line["level"] == "ERROR" && said.starts_with("not ready: the redirect rules are not in place")
+        })
+    });
+    assert!(leaves(), "the control: nothing is captured");
+    assert!(!sidecar.claim.contains("are judged"), "{}", sidecar.claim);
+    let (status, body) = sidecar.ask("/ready");
+    assert!(status == 503 && body.contains("not in place") && body.contains("sidegate-proxy init"), "{body}");
+    let (code, said) = health(&sidecar);
+    assert!(code == Some(1) && said.contains("not in place"), "{code:?} {said}");
+    // A change of somebody else's tables is not what it waits for.
+    nft("add table inet stranger");
+    assert!(harness::run(&["init"]).status.success());
+    sidecar.logged("the redirect rules are in place and watched");
+    assert_eq!((sidecar.ask("/ready").0, health(&sidecar).0), (200, Some(0)));
+    nft("flush ruleset");
+    sidecar.logged("the redirect rules are in place again");
+    assert!(!leaves());
+}
+
+/// Somebody holds a table of our name that nobody else may touch (nft flag `owner`, Linux 5.12).
+fn rules_that_can_not_be_put_back_end_readiness() {
+    let _world = World::new();
+    init();
+    let place = by_default("expect");
+    let sidecar = granted(&place);
+    assert_eq!(sidecar.ask("/ready").0, 200);
+    let mut holder =
+        Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut orders = holder.stdin.take().unwrap();
+    writeln!(orders, "delete table inet sidegate; add table inet sidegate {{ flags owner; }}").unwrap();
+    let lost = sidecar.logged("the redirect rules could not be put back");
+    assert_eq!(lost["level"], "ERROR");
+    let (status, body) = sidecar.ask("/ready");
+    assert!(status == 503 && body.contains("not in place"), "{body}");
+    assert_eq!(health(&sidecar).0, Some(1));
+    assert!(sample(&sidecar, "sidegate_redirect_restore_failures_total ") >= 1.0);
+    drop(orders);
+    holder.wait().unwrap();
+    sidecar.logged("the redirect rules are in place again");
+    until(PATIENCE, "it is ready again", || sidecar.ask("/ready").0 == 200);
+    assert!(!leaves());
+}
+
 /// Rules that `init` put in place: at the start, with a change, and with a start after a change that nobody followed.
 fn datagram_rules_follow_the_policy() {
     let _world = World::new();
@@ -291,10 +394,18 @@ fn without_the_capability_one_line_says_so() {
             before.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect();
         let said = loud.first().and_then(|line| line["message"].as_str()).unwrap_or_default();
         loud.len() == 1
-            && ["CAP_NET_ADMIN is missing", "assumed, not checked", "not recorded", "setcap"]
-                .iter()
-                .all(|part| said.contains(part))
+            && [
+                "CAP_NET_ADMIN is missing",
+                "nobody keeps",
+                "not checked",
+                "`redirect.rules: expect`",
+                "not recorded",
+                "setcap",
+            ]
+            .iter()
+            .all(|part| said.contains(part))
     });
+    assert!(sidecar.claim.contains("not checked"), "{}", sidecar.claim);
     for (name, status) in threads(sidecar.id()) {
         assert_eq!(field(&status, "CapPrm:"), NONE, "{name}");
     }

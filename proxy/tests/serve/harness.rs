@@ -94,6 +94,8 @@ pub(super) struct Sidecar {
     child: Child,
     log: Receiver<Value>,
     records: Receiver<Value>,
+    /// What the start line claims.
+    pub(super) claim: String,
     pub(super) admin: PathBuf,
     pub(super) outbound: u16,
     pub(super) dns: u16,
@@ -138,6 +140,7 @@ impl Sidecar {
             dns: port("dns"),
             ready: text("ready"),
             metrics: text("metrics"),
+            claim: text("message"),
             child,
             log,
             records,

@@ -178,6 +178,7 @@ fn healthcheck_tells_absence_from_sickness() {
 #[test]
 fn terminate_drains_and_leaves_nothing_behind() {
     let (place, mut sidecar) = serving("db.example.com");
+    assert!(sidecar.claim.contains("that are led here"), "no rules lead anything: {}", sidecar.claim);
     sidecar.resolve("evil.example.com");
     sidecar.signal(Signal::TERM);
     sidecar.logged("draining");
