@@ -21,22 +21,20 @@ pub(crate) const CASES: &[Case] = &[
 
 const CLIENTS: usize = 16;
 const DESTINATIONS: usize = 5000;
+/// How many of 20,000 may stall: where a port comes back within a millisecond, the resolution of TCP's timestamps, nothing
+/// helps (ADR 3: 2 of 50,000, against 2,000 of 100,000 without the setting).
+const RARE: u64 = 4;
 /// A SYN that gets no answer is sent again after a second (RFC 6298 section 2).
 const STALL: Duration = Duration::from_millis(900);
 
 fn short_connections_do_not_stall() {
     prepare_loopback().unwrap();
     put_in_place(&Spec::run());
-    // The proxy's TIME_WAITs of the first half are what the second half meets.
-    let slowest = [Closes::Proxy, Closes::Client]
-        .map(|first| short_connections(10_000, first))
-        .into_iter()
-        .max()
-        .unwrap();
+    let stalled = both_halves();
     // Not the kernel's count of old duplicates: a late segment of a closed connection is one too, and delays nobody. And
     // not the wait alone: some kernels answer an old duplicate, after which its client tries again in milliseconds.
-    assert_eq!(counted("TCPSynRetrans"), 0, "SYNs sent twice; {} old duplicates", counted("PAWSTimewait"));
-    assert!(slowest < STALL, "a connection waited {slowest:?}");
+    let twice = counted("TCPSynRetrans");
+    assert!(twice <= RARE && stalled <= RARE, "{twice} SYNs sent twice, {stalled} connections waited");
 }
 
 /// The negative control.
@@ -44,8 +42,13 @@ fn without_the_setting_syns_are_sent_twice() {
     prepare_loopback().unwrap();
     std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "1").unwrap();
     put_in_place(&Spec::run());
-    short_connections(10_000, Closes::Proxy);
-    assert!(counted("TCPSynRetrans") > 0);
+    both_halves();
+    assert!(counted("TCPSynRetrans") > 5 * RARE, "{}", counted("TCPSynRetrans"));
+}
+
+/// 20,000 connections: the proxy's TIME_WAITs of the first half are what the second half meets. Returns how many stalled.
+fn both_halves() -> u64 {
+    [Closes::Proxy, Closes::Client].map(|first| short_connections(10_000, first)).iter().sum()
 }
 
 /// Short connections to one destination, this side closing first as the proxy does, from a handful of source ports.
@@ -85,22 +88,22 @@ enum Closes {
     Client,
 }
 
-/// Makes connections one after another on every client; the longest wait for one.
-fn short_connections(count: usize, first: Closes) -> Duration {
+/// Makes connections one after another on every client; how many had to wait.
+fn short_connections(count: usize, first: Closes) -> u64 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, OUTBOUND_PORT)).unwrap();
     let (here, next, served) = (Netns::current(), AtomicUsize::new(0), AtomicUsize::new(0));
     let client = || {
-        let mut slowest = Duration::ZERO;
+        let mut stalled = 0;
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
-                return slowest;
+                return stalled;
             }
             let address =
                 Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 51, 0, 0)) + (index % DESTINATIONS) as u32);
             let started = Instant::now();
             let mut stream = dial((address, 443).into()).unwrap();
-            slowest = slowest.max(started.elapsed());
+            stalled += u64::from(started.elapsed() >= STALL);
             let _ = stream.read(&mut [0; 1]);
             if first == Closes::Proxy {
                 let _ = stream.read(&mut [0; 1]);
@@ -120,7 +123,7 @@ fn short_connections(count: usize, first: Closes) -> Duration {
             });
         }
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| here.run(client))).collect();
-        clients.into_iter().map(|client| client.join().unwrap()).max().unwrap_or_default()
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
     })
 }
 
