@@ -1,14 +1,14 @@
 //! Binding what the sidecar listens on: loopback for redirected traffic, all addresses for probes and scrapes.
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::owner;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -39,7 +39,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The admin socket can't be made.
-    #[error("admin socket {path}: {source}; change `admin.socket`")]
+    #[error("admin socket {path}: {source}{}; change `admin.socket`", owner::told(path, source))]
     Admin {
         /// Where.
         path: PathBuf,
@@ -101,28 +101,6 @@ pub fn loopback_both(purpose: Purpose, port: u16, each: usize) -> Result<Both, L
 /// The address is taken, or the system refuses.
 pub fn tcp(purpose: Purpose, address: SocketAddr) -> Result<TcpListener, ListenError> {
     bind_tcp(address, false).map_err(|error| purpose.error(address, error))
-}
-
-/// The admin socket, for its owner alone (mode 0600). One that nobody answers on is replaced.
-///
-/// # Errors
-/// Somebody answers there, or the system refuses. Call while the process has one thread: the file mode mask is the
-/// process's.
-pub fn admin(path: &Path) -> Result<UnixListener, ListenError> {
-    let failed = |source| ListenError::Admin { path: path.to_owned(), source };
-    match UnixStream::connect(path) {
-        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another proxy answers there"))),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed)?
-        }
-        Err(_) => {}
-    }
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound.map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
 }
 
 impl Purpose {
@@ -219,8 +197,6 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const PURPOSE: Purpose = Purpose { what: "test", field: "listen.test" };
@@ -234,16 +210,5 @@ mod tests {
         let (sockets, port) = loopback_udp(PURPOSE, 0, 2).unwrap();
         assert!(sockets.len() >= 2);
         assert!(matches!(loopback_udp(PURPOSE, port, 2), Err(ListenError::Taken { .. })));
-    }
-
-    #[test]
-    fn the_admin_socket_is_private_and_a_dead_one_is_replaced() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("admin.sock");
-        let first = admin(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(admin(&path), Err(ListenError::Admin { .. })), "somebody answers");
-        drop(first);
-        admin(&path).unwrap();
     }
 }

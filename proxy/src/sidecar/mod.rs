@@ -1,5 +1,6 @@
 //! `sidegate-proxy serve`: configuration, reload, readiness, metrics, admin.
 
+mod admin_socket;
 pub mod config;
 mod endpoints;
 mod guests;
@@ -8,6 +9,7 @@ mod inbound;
 mod kernel;
 pub mod listen;
 pub mod logging;
+mod owner;
 mod policies;
 mod privileges;
 mod reload;
@@ -21,8 +23,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sidegate_policy::{CompileOptions, Diagnostic, Generation, PolicySet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload::RELOADS};
 use self::{
+    admin_socket::AdminSocket,
     endpoints::Sources,
     kernel::Kernel,
     listen::Purpose,
@@ -31,6 +33,7 @@ use self::{
     status::{NONE_APPLIES, ReloadResult, Status},
     web::Door,
 };
+pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload::RELOADS};
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
@@ -53,7 +56,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The access log can't be opened.
-    #[error("access log {path}: {source}{}; change `accessLog`", owner(path, source))]
+    #[error("access log {path}: {source}{}; change `accessLog`", owner::told(Path::new(path), source))]
     AccessLog {
         /// Where.
         path: String,
@@ -88,6 +91,8 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     let metrics = install_metrics();
     let doors = Doors::open(&mut config)?;
     let permitted = privileges::narrow().map_err(system("narrowing capabilities"))?;
+    // With what is left, so that it is made only where it can be removed again.
+    let admin = config.admin_socket.as_deref().map(AdminSocket::open).transpose()?;
     fill_from_system(&mut config)?;
     let (first, tried, options) = load(&config)?;
     let mut kernel = Kernel::open(&config, permitted, first.set.udp_destinations())?;
@@ -113,7 +118,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
             connections: running.connections(),
             metrics,
         });
-        serve_endpoints(&sources, doors.ready, doors.metrics, doors.admin).map_err(system("endpoints"))?;
+        serve_endpoints(&sources, doors.ready, doors.metrics, admin.as_ref()).map_err(system("endpoints"))?;
         let reloader =
             Reloader { gate: Arc::clone(&gate), status: Arc::clone(&status), files, options, tried, kernel };
         tokio::spawn(reloader.run(watch, signals.hangup));
@@ -127,41 +132,18 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     // A file system that hangs must not keep the process.
     runtime.shutdown_background();
     tracing::info!("stopped");
-    if let Some(path) = &config.admin_socket {
-        let _ = std::fs::remove_file(path);
-    }
     Ok(())
-}
-
-/// Whose a file is that this user may not write, or its folder where there is none yet.
-fn owner(path: &str, error: &io::Error) -> String {
-    use std::os::unix::fs::MetadataExt;
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return String::new();
-    }
-    let path = Path::new(path);
-    let found = std::fs::metadata(path).map(|found| ("it", found.uid()));
-    let folder =
-        || path.parent().and_then(|folder| Some(("its folder", std::fs::metadata(folder).ok()?.uid())));
-    let uid = rustix::process::geteuid().as_raw();
-    match found.ok().or_else(folder) {
-        Some((what, owner)) if owner != uid => {
-            format!(" ({what} belongs to uid {owner}, and the proxy runs as uid {uid})")
-        }
-        _ => format!(" (the proxy runs as uid {uid})"),
-    }
 }
 
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::System { purpose, source }
 }
 
-/// Everything that listens, bound before anything is served.
+/// Everything that listens on ports, bound before anything is served.
 struct Doors {
     listeners: Listeners,
     ready: std::net::TcpListener,
     metrics: std::net::TcpListener,
-    admin: Option<std::os::unix::net::UnixListener>,
 }
 
 impl Doors {
@@ -180,8 +162,7 @@ impl Doors {
         let metrics = listen::tcp(metrics, listen.metrics)?;
         listen.ready = ready.local_addr().unwrap_or(listen.ready);
         listen.metrics = metrics.local_addr().unwrap_or(listen.metrics);
-        let admin = config.admin_socket.as_deref().map(listen::admin).transpose()?;
-        Ok(Doors { listeners, ready, metrics, admin })
+        Ok(Doors { listeners, ready, metrics })
     }
 }
 
@@ -298,14 +279,14 @@ fn serve_endpoints(
     sources: &Arc<Sources>,
     ready: std::net::TcpListener,
     metrics: std::net::TcpListener,
-    admin: Option<std::os::unix::net::UnixListener>,
+    admin: Option<&AdminSocket>,
 ) -> io::Result<()> {
     let ready = Door::Tcp(tokio::net::TcpListener::from_std(ready)?);
     let scrape = Door::Tcp(tokio::net::TcpListener::from_std(metrics)?);
     tokio::spawn(web::serve(ready, endpoints::readiness(Arc::clone(sources))));
     tokio::spawn(web::serve(scrape, endpoints::scrape(Arc::clone(sources))));
     if let Some(admin) = admin {
-        let admin = Door::Unix(tokio::net::UnixListener::from_std(admin)?);
+        let admin = Door::Unix(tokio::net::UnixListener::from_std(admin.listener()?)?);
         tokio::spawn(web::serve(admin, endpoints::admin(Arc::clone(sources))));
     }
     let upkeep = sources.metrics.clone();

@@ -56,6 +56,10 @@ const CASES: &[Case] = &[
         run: an_access_log_of_another_user_is_explained,
     },
     Case {
+        name: "an_admin_socket_never_stands_in_the_next_ones_way",
+        run: an_admin_socket_never_stands_in_the_next_ones_way,
+    },
+    Case {
         name: "a_health_check_by_another_user_is_explained",
         run: a_health_check_by_another_user_is_explained,
     },
@@ -433,9 +437,41 @@ fn an_access_log_of_another_user_is_explained() {
         assert_eq!(refused.status.code(), Some(1));
         String::from_utf8_lossy(&refused.stderr).into_owned()
     };
-    assert!(said().contains("it belongs to uid 0, and the proxy runs as uid 1337"), "{}", said());
+    assert!(said().contains("it belongs to uid 0, mode 0644, and the proxy runs as uid 1337"), "{}", said());
     fs::remove_file(place.path("logs/access.jsonl")).unwrap();
     assert!(said().contains("its folder belongs to uid 0"), "{}", said());
+}
+
+/// Root alone may write everywhere, and the proxy is not that root for long: what it leaves must not stop the next.
+fn an_admin_socket_never_stands_in_the_next_ones_way() {
+    let place = place("none", &policy("first", "db.example.com"));
+    let config = fs::read_to_string(place.path("proxy.yaml")).unwrap();
+    place.write("proxy.yaml", &config.replace("state: state\n", ""));
+    let refused = |mut command: Command| {
+        let refused = command.args(["serve", "--config", &place.config()]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let root = || Command::new(env!("CARGO_BIN_EXE_sidegate-proxy"));
+    let said = refused(root());
+    assert!(
+        said.contains("its folder belongs to uid 1337, mode 0755, and the proxy runs as uid 0"),
+        "{said}"
+    );
+    assert!(!place.path("admin.sock").exists());
+    chown(place.path(""), Some(0), Some(0)).unwrap();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    for (ends, command) in [(true, root()), (true, as_proxy(&[])), (false, root())] {
+        let mut sidecar = Sidecar::start_by(&place, command, |_| true);
+        if ends {
+            sidecar.signal(Signal::TERM);
+            assert_eq!(sidecar.ended(), Some(0));
+            assert!(!place.path("admin.sock").exists());
+        }
+    }
+    let said = refused(as_proxy(&[]));
+    let owner = "it belongs to uid 0, mode 0600, and the proxy runs as uid 1337";
+    assert!(said.contains("admin.sock: ") && said.contains(owner), "a killed one's: {said}");
 }
 
 /// The rules close the proxy's ports to everybody else in the workload's network, root among them.
