@@ -15,6 +15,8 @@ fn every_verdict_of_the_demo_is_the_expected_one() {
     assert!(text.contains("attacker: connections and datagrams            0"), "{text}");
     assert!(!text.contains("UNEXPECTED") && !text.contains('\x1b'), "{text}");
     assert!(text.contains("tls-required          403 Forbidden"), "{text}");
+    let row = "allowed name, but attacker's address  allowed  rule-allows           welcome to the real API";
+    assert!(text.contains(row), "it is not the attacker who was reached: {text}");
     let longest = text.lines().map(|line| line.chars().count()).max();
     assert!(longest < Some(100), "a line has {longest:?} columns");
     assert!(text.lines().last().unwrap().starts_with("Next: sidegate run --policy"), "{text}");
@@ -40,7 +42,7 @@ fn on_a_terminal_it_stays_and_tells_where_to_look_until_ctrl_c() {
     let (script, allowed) = tries[0];
     let script = script.trim_start_matches("try a command").trim();
     let tried = |url: &str| Command::new(script).args(["curl", "-sS", url.trim()]).output().unwrap();
-    assert_eq!(tried(allowed).stdout, b"welcome\n");
+    assert_eq!(tried(allowed).stdout, b"welcome to the real API\n");
     assert!(!tried(tries[1].1).status.success(), "a forbidden name");
 
     // The line discipline makes a signal of it.

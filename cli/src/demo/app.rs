@@ -16,7 +16,10 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::attempts::{self, Act};
+use super::{
+    attempts::{self, Act},
+    world::WELCOME,
+};
 
 /// Longest wait for anything. Denials come at once; this only bounds a fault.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -118,7 +121,7 @@ fn handshake(address: SocketAddr, name: &'static str, tls: &Arc<ClientConfig>) -
     let connection = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, dial(address)?);
     stream.write_all(b"hello")?;
-    let mut words = [0; 7];
+    let mut words = [0; WELCOME.len()];
     stream.read_exact(&mut words)?;
     Ok(String::from_utf8_lossy(&words).into_owned())
 }

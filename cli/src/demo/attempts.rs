@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<Attempt> {
             false,
         ),
         attempt(
-            "the allowed name, attacker's address",
+            "allowed name, but attacker's address",
             Act::Tls(attacker(443), "api.demo.test"),
             allowed,
             true,

@@ -37,8 +37,11 @@ pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Words that the database greets with.
 pub(super) const GREETING: &[u8] = b"database ready\n";
 
+/// What the real server says, and nobody else.
+pub(super) const WELCOME: &[u8; 23] = b"welcome to the real API";
 /// Answer to a visitor's request.
-const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\nwelcome\n";
+const PAGE: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-length: 24\r\nconnection: close\r\n\r\nwelcome to the real API\n";
 
 /// What each inhabitant saw.
 #[derive(Debug, Default)]
@@ -142,7 +145,7 @@ fn answer_tls(stream: TcpStream, tls: &Arc<ServerConfig>, handshakes: &AtomicU64
     let mut line = [0; 5];
     stream.read_exact(&mut line)?;
     handshakes.fetch_add(1, Ordering::SeqCst);
-    stream.write_all(if line.starts_with(b"GET ") { PAGE } else { b"welcome" })?;
+    stream.write_all(if line.starts_with(b"GET ") { PAGE } else { WELCOME })?;
     stream.conn.send_close_notify();
     stream.flush()
 }
