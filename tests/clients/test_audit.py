@@ -29,6 +29,7 @@ def work(world):
         {curl} https://modern.example-shop.net/
         {curl} https://old.example-shop.net/
         {curl} http://git.example-shop.net:8080/page
+        {curl} http://{V4}:8080/page
         {sys.executable} -c "{GREETED}"
     """
     return "sh", "-c", script

@@ -27,8 +27,10 @@ mod wording;
 
 use std::{fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
+use sidegate_policy::{Direction, HostEvidence, HostName, Observed, PolicySet, Request, Verdict};
 use sidegate_proxy::{
     access_log::{AccessLog, JsonLines, Sink},
+    clock::today,
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     policy_store::PolicyStore,
     redirect::{self, Datagrams, RefusalRecords},
@@ -45,6 +47,7 @@ pub(crate) use explain::wants_colour;
 use inside::Plan;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
+use suggestion::Known;
 use summary::{Advice, Closing, Summary};
 
 /// Exit status before the command runs: the policy is invalid.
@@ -163,7 +166,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
     let unrecorded = refusals.finish().unwrap_or_default();
     access_log.finish();
     if !args.quiet {
-        let outcome = Outcome { absent, dropped: access_log.dropped(), unrecorded, names: &gate.names };
+        let outcome = Outcome { absent, dropped: access_log.dropped(), unrecorded, gate: &gate };
         eprint!("{}", closing_words(args, &summary, &outcome));
     }
     Ok(status)
@@ -175,7 +178,7 @@ struct Outcome<'a> {
     dropped: u64,
     /// Refused packets without a record of their own.
     unrecorded: u64,
-    names: &'a Names,
+    gate: &'a Gate,
 }
 
 fn closing_words(args: &RunArgs, summary: &Summary, outcome: &Outcome<'_>) -> String {
@@ -189,9 +192,29 @@ fn closing_words(args: &RunArgs, summary: &Summary, outcome: &Outcome<'_>) -> St
             _ if outcome.absent => Advice::FirstPolicy(&command),
             _ => Advice::Rules,
         },
-        recall: &|address| outcome.names.recall(address).pop(),
+        known: Known {
+            recall: &|address| outcome.gate.names.recall(address),
+            rule_for: &|host, port| rule_for(&outcome.gate.policies.current(), host, port),
+        },
     };
     summary.text(&closing).unwrap_or_default()
+}
+
+/// Policy and rule that allow TLS 1.3 to a name at a port.
+fn rule_for(set: &PolicySet, host: &HostName, port: u16) -> Option<(String, String)> {
+    let decision = set.decide(&Request {
+        direction: Direction::Egress,
+        host: Some((HostEvidence::Sni, host)),
+        address: None,
+        port,
+        observed: Observed::Tls { offers_tls13: true, ech: false },
+        peer: None,
+        http: None,
+        today: today(),
+    });
+    let rule = decision.rule.filter(|_| decision.verdict == Verdict::Allowed)?;
+    let facts = set.rule(rule);
+    Some((facts.policy.to_string(), facts.name.to_string()))
 }
 
 fn settings(args: &RunArgs) -> io::Result<Settings> {

@@ -6,15 +6,14 @@ mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use sidegate_api::AccessRecord;
-use sidegate_policy::{HostName, Reason};
+use sidegate_policy::Reason;
 use sidegate_proxy::access_log::Sink;
 
-use super::{args::SummaryWhen, wording};
+use super::{args::SummaryWhen, suggestion::Known, wording};
 
 /// Groups of each kind that are told by name; the rest is counted.
 const MOST_GROUPS: usize = 1024;
@@ -35,8 +34,8 @@ pub(super) struct Closing<'a> {
     pub(super) unrecorded: u64,
     /// What to write down.
     pub(super) advice: Advice<'a>,
-    /// The name that lately led the command to an address.
-    pub(super) recall: &'a dyn Fn(IpAddr) -> Option<HostName>,
+    /// What the proxy knows beside the records.
+    pub(super) known: Known<'a>,
 }
 
 /// What the summary ends with.

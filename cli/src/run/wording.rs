@@ -30,19 +30,27 @@ pub(super) fn why(record: &AccessRecord) -> String {
         Reason::from_word(&record.reason)
             .map_or_else(|| plain(&record.reason), |reason| reason.meaning().to_owned())
     };
-    record.explanation.as_deref().map_or_else(meaning, plain)
+    record.explanation.as_deref().map_or_else(meaning, |explanation| plain(&under_run(record, explanation)))
+}
+
+/// An explanation with the advice that holds for a run.
+fn under_run(record: &AccessRecord, explanation: &str) -> String {
+    match Reason::from_word(&record.reason) {
+        Some(reason) if !reason.fix().is_empty() => explanation.replacen(reason.fix(), told(reason)[1], 1),
+        _ => explanation.to_owned(),
+    }
 }
 
 /// What the explanation says beyond the meaning and the fix of its reason, such as the nearest rule.
 pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
-    let explanation = record.explanation.as_deref()?;
+    let explanation = under_run(record, record.explanation.as_deref()?);
     let reason = Reason::from_word(&record.reason);
     let rest = match reason {
         Some(reason) => told(reason)
             .into_iter()
             .filter(|sentence| !sentence.is_empty())
-            .fold(explanation.to_owned(), |rest, sentence| rest.replacen(sentence, "", 1)),
-        None => explanation.to_owned(),
+            .fold(explanation, |rest, sentence| rest.replacen(sentence, "", 1)),
+        None => explanation,
     };
     let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
     // What stood before the meaning led to it.
@@ -54,6 +62,11 @@ pub(super) fn particulars(record: &AccessRecord) -> Option<String> {
 pub(super) fn told(reason: Reason) -> [&'static str; 2] {
     match reason {
         Reason::UdpRefused => Datagrams::Never.advice(),
+        // A setting of the sidecar's.
+        Reason::DnsBudget => [
+            reason.meaning(),
+            "Name the hosts exactly; a run has no setting for this budget, the sidecar has (`dns.namesPerMinute`).",
+        ],
         _ => [reason.meaning(), reason.fix()],
     }
 }

@@ -3,6 +3,8 @@ use sidegate_api::{
     access_record::{DnsFacts, TlsFacts},
 };
 
+use sidegate_policy::HostName;
+
 use super::*;
 use crate::run::wording::tests::denied;
 
@@ -33,8 +35,10 @@ fn summary_of(records: &[AccessRecord]) -> Summary {
     summary
 }
 
+const UNKNOWN: Known<'static> = Known { recall: &|_| Vec::new(), rule_for: &|_, _| None };
+
 fn closing(when: SummaryWhen) -> Closing<'static> {
-    Closing { when, dropped: 0, unrecorded: 0, advice: Advice::Rules, recall: &|_| None }
+    Closing { when, dropped: 0, unrecorded: 0, advice: Advice::Rules, known: UNKNOWN }
 }
 
 fn text(records: &[AccessRecord]) -> String {
@@ -202,8 +206,8 @@ fn a_server_first_protocol_is_offered_by_the_name_that_led_to_it() {
     let mut opaque = connection("x", 5432, "denied");
     (opaque.host, opaque.protocol) = (None, "tcp".into());
     let summary = summary_of(&[opaque]);
-    let named = |_| HostName::parse("db.example").ok();
-    let shown = summary.text(&Closing { recall: &named, ..closing(SummaryWhen::Denied) }).unwrap();
+    let known = Known { recall: &|_| vec![HostName::parse("db.example").unwrap()], ..UNKNOWN };
+    let shown = summary.text(&Closing { known, ..closing(SummaryWhen::Denied) }).unwrap();
     assert!(shown.contains("hosts: [ db.example ]") && shown.contains("protocol: tcp"), "{shown}");
     let shown = summary.text(&closing(SummaryWhen::Denied)).unwrap();
     assert!(shown.contains("cidrs: [ \"8.8.8.8/32\" ]") && shown.contains("reason: "), "{shown}");
@@ -221,4 +225,116 @@ fn endless_destinations_are_counted_not_kept() {
     assert!(text.contains("5000 connections denied") && text.contains("and 4980 times elsewhere"), "{text}");
     assert_eq!(text.matches("- name:").count(), 40, "{text}");
     assert_eq!(summary.counts.lock().unwrap().refused.by_key.len(), MOST_GROUPS);
+}
+
+/// An opaque connection or request that named nobody, to 10.7.0.5.
+fn unnamed(protocol: &str, port: u16) -> AccessRecord {
+    let original_dst = Some(([10, 7, 0, 5], port).into());
+    AccessRecord {
+        host: None,
+        protocol: protocol.into(),
+        original_dst,
+        ..connection("x", port, "would-deny")
+    }
+}
+
+fn shop() -> Known<'static> {
+    Known { recall: &|_| vec![HostName::parse("db.shop.test").unwrap()], ..UNKNOWN }
+}
+
+#[test]
+fn what_was_reached_by_address_is_offered_by_address() {
+    let records = [unnamed("tcp", 5432), unnamed("http", 8080)];
+    let audit = Closing { advice: Advice::Audit("job"), known: shop(), ..closing(SummaryWhen::Always) };
+    let shown = summary_of(&records).text(&audit).unwrap();
+    assert!(
+        shown.ends_with(
+            "
+    - name: db-shop-test-5432
+      to: [ { hosts: [ db.shop.test ], private: true } ]
+      ports: [ 5432 ]
+      protocol: tcp
+      tls: { mode: none }
+      reason: \"say why this needs no TLS 1.3\"
+    - name: 10-7-0-5-8080
+      to: [ { cidrs: [ \"10.7.0.5/32\" ] } ]
+      ports: [ 8080 ]
+      protocol: tcp
+      tls: { mode: none }
+      reason: \"say why this needs no TLS 1.3\"
+# 10.7.0.5:5432 showed no name; db.shop.test is a guess, for its answer led there
+"
+        ),
+        "{shown}"
+    );
+}
+
+#[test]
+fn an_address_that_the_command_chose_makes_no_name_private() {
+    let to_private =
+        |host| AccessRecord { original_dst: Some(([10, 7, 0, 5], 443).into()), ..denied(host, 443) };
+    let known = Closing { known: shop(), ..closing(SummaryWhen::Always) };
+    let shown = |record: AccessRecord| summary_of(&[record]).text(&known).unwrap();
+    let (led, chosen) = (shown(to_private("db.shop.test")), shown(to_private("evil.example")));
+    assert!(led.contains("hosts: [ db.shop.test ], private: true"), "the control: {led}");
+    assert!(!chosen.contains("private: true") && !chosen.contains("hosts:"), "{chosen}");
+    assert!(
+        chosen.contains("cidrs: [ \"10.7.0.5/32\" ]"),
+        "what would be allowed is said as it is: {chosen}"
+    );
+    assert!(chosen.contains("# 10.7.0.5 is the command's own choice: no answer for evil.example led there"));
+
+    let under_a_rule = |host| {
+        let (policy, rule) = (Some("p".into()), Some("web".into()));
+        AccessRecord { policy, rule, reason: "address-private".into(), ..to_private(host) }
+    };
+    assert!(shown(under_a_rule("db.shop.test")).contains("edit rule `web`"), "the control");
+    let chosen = shown(under_a_rule("evil.example"));
+    assert!(!chosen.contains("private: true }") && !chosen.contains("- name"), "{chosen}");
+}
+
+#[test]
+fn what_refused_a_dial_is_offered_by_name_and_by_address() {
+    let vain = |record| AccessRecord {
+        bytes_sent: 0,
+        close_reason: CloseReason::ConnectFailed,
+        reason: "dial-refused".into(),
+        ..record
+    };
+    let shown = audit_text(&[vain(connection("api.example", 443, "would-deny")), vain(unnamed("tcp", 8081))]);
+    assert!(shown.contains("hosts: [ api.example ]"), "{shown}");
+    assert!(shown.contains("cidrs: [ \"10.7.0.5/32\" ]") && shown.contains("ports: [ 8081 ]"), "{shown}");
+}
+
+#[test]
+fn too_old_a_tls_is_told_with_the_edit_of_its_rule() {
+    let edit = "
+  if TLS 1.2 must do, edit rule `web` of policy `p` where it allows old.example
+  (other hosts of that rule are better off in one of their own):
+
+      tls: { mode: passthrough, min: \"1.2\" }
+      reason: \"say why this needs no TLS 1.3\"
+";
+    let old = |reason: &str| AccessRecord { reason: reason.into(), ..denied("old.example", 443) };
+    let mut server = old("tls-version-server");
+    (server.policy, server.rule) = (Some("p".into()), Some("web".into()));
+    let shown = text(&[server]);
+    assert!(shown.ends_with(edit), "{shown}");
+    // The client's refusal is nobody's rule: the one that would allow TLS 1.3 is asked for.
+    let known = Known { rule_for: &|_, _| Some(("p".into(), "web".into())), ..UNKNOWN };
+    let shown = summary_of(&[old("tls-version-client")])
+        .text(&Closing { known, ..closing(SummaryWhen::Denied) })
+        .unwrap();
+    assert!(shown.ends_with(edit), "{shown}");
+}
+
+#[test]
+fn a_run_advises_no_setting_that_it_lacks() {
+    let mut many = question("n61.example", "A", "dns-budget");
+    let budget = sidegate_policy::Reason::DnsBudget;
+    many.explanation = Some(format!("{} {}", budget.meaning(), budget.fix()));
+    assert!(!wording::why(&many).contains("raise"), "{}", wording::why(&many));
+    let shown = text(&[many]);
+    assert!(shown.contains("Name the hosts exactly") && !shown.contains("raise"), "{shown}");
+    assert_eq!(shown.matches("Too many different names").count(), 1, "{shown}");
 }

@@ -127,20 +127,20 @@ fn advice(counts: &Counts, closing: &Closing<'_>) -> Option<String> {
     let seen = || counts.allowed.by_key.values().chain(refused());
     match closing.advice {
         Advice::Rules => {
-            let offer = suggestion::offer(refused(), closing.recall)?;
+            let offer = suggestion::offer(refused(), closing.known)?;
             let rules = offer.rules().map(|rules| {
                 format!("\n  to allow what is intended, add to the policy under `spec.egress`:\n\n{rules}")
             });
             Some(offer.edits() + &rules.unwrap_or_default())
         }
         Advice::FirstPolicy(command) => {
-            let policy = suggestion::offer(refused(), closing.recall)?.policy(command);
+            let policy = suggestion::offer(refused(), closing.known)?.policy(command);
             Some(format!(
                 "\n  to allow what is intended, keep what is right of this in {DEFAULT_FILE}:\n\n{policy}"
             ))
         }
         Advice::Audit(command) => {
-            let mut policy = suggestion::document(seen(), command, closing.recall)?;
+            let mut policy = suggestion::document(seen(), command, closing.known)?;
             if counts.allowed.beyond + counts.refused.beyond + closing.dropped > 0 {
                 policy.push_str("# incomplete: there were more destinations than are kept\n");
             }
