@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_private_and_a_dead_one_is_replaced() {
+    fn the_admin_socket_is_private_and_a_dead_one_is_replaced() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("admin.sock");
         // As a proxy that was killed leaves it.
