@@ -28,6 +28,10 @@ const SETTLE: usize = 10;
 const WATCHED: &str = "the redirect rules are in place and watched";
 const CHANGED: &str = "the redirect rules were changed by somebody else; putting them back";
 
+const RESTORED: &str = "sidegate_redirect_restored_total";
+const RESTORE_FAILURES: &str = "sidegate_redirect_restore_failures_total";
+const FOREIGN_CHAINS: &str = "sidegate_redirect_foreign_chains_total";
+
 /// What the thread of a watch holds.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -47,6 +51,10 @@ pub(super) struct Kept {
 impl Kept {
     /// Waits for rules that somebody else puts in place.
     pub(super) fn new(control: Netlink, spec: Spec) -> Kept {
+        // There from the start, so that the first count is seen to rise.
+        for series in [RESTORED, RESTORE_FAILURES, FOREIGN_CHAINS] {
+            let _ = metrics::counter!(series);
+        }
         let (in_place, alarmed) = (InPlace::new(false), BTreeSet::new());
         Kept {
             control,
@@ -177,12 +185,12 @@ impl Kept {
         self.in_place.set(outcome.is_ok());
         match &outcome {
             Ok(()) => {
-                metrics::counter!("sidegate_redirect_restored_total").increment(1);
+                metrics::counter!(RESTORED).increment(1);
                 let took_ms = clock::millis(noticed.elapsed());
                 tracing::warn!(took_ms, "the redirect rules are in place again");
             }
             Err(error) => {
-                metrics::counter!("sidegate_redirect_restore_failures_total").increment(1);
+                metrics::counter!(RESTORE_FAILURES).increment(1);
                 tracing::error!(%error, "the redirect rules could not be put back");
             }
         }
@@ -203,7 +211,7 @@ impl Kept {
 
     fn alarm(&mut self, found: BTreeSet<EarlierChain>) {
         for EarlierChain { table, chain } in found.difference(&self.alarmed) {
-            metrics::counter!("sidegate_redirect_foreign_chains_total").increment(1);
+            metrics::counter!(FOREIGN_CHAINS).increment(1);
             tracing::error!(%table, %chain, "a chain of another table may take connections before the redirect sees them");
         }
         self.alarmed = found;

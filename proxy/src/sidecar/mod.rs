@@ -255,6 +255,13 @@ fn install_metrics() -> PrometheusHandle {
     let _ = metrics::set_global_recorder(recorder);
     metrics::describe_gauge!(BUILD, "Version of this build; always 1.");
     metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    // There from the start, so that the first count is seen to rise.
+    for series in [meters::RECORDS_DROPPED, meters::RECORDS_LOST] {
+        let _ = metrics::counter!(series);
+    }
+    for result in [ReloadResult::Applied, ReloadResult::Refused] {
+        let _ = metrics::counter!(RELOADS, "result" => result.word());
+    }
     metrics::describe_counter!(RELOADS, "Attempts to apply policies, by result.");
     handle
 }

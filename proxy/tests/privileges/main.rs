@@ -27,6 +27,8 @@ use sidegate_proxy::redirect::{Netlink, PROXY_UID, Spec, install};
 
 const CASES: &[Case] = &[
     Case { name: "one_thread_keeps_one_capability", run: one_thread_keeps_one_capability },
+    Case { name: "series_are_there_from_the_start_as_documented", run: series_are_there_from_the_start },
+    Case { name: "the_docs_name_every_closed_port", run: the_docs_name_every_closed_port },
     Case { name: "a_refused_datagram_is_recorded", run: a_refused_datagram_is_recorded },
     Case { name: "a_flood_of_refused_datagrams_is_counted", run: a_flood_of_refused_datagrams_is_counted },
     Case { name: "flushed_rules_come_back_within_a_second", run: flushed_rules_come_back_within_a_second },
@@ -234,6 +236,36 @@ fn sample(sidecar: &Sidecar, series: &str) -> f64 {
 fn health(sidecar: &Sidecar) -> (Option<i32>, String) {
     let asked = as_proxy(&[]).args(["healthcheck", "--address", &sidecar.ready]).output().unwrap();
     (asked.status.code(), String::from_utf8_lossy(&asked.stderr).into_owned())
+}
+
+fn series_are_there_from_the_start() {
+    let place = place("keep", &policy("first", "db.example.com"));
+    let sidecar = granted(&place);
+    let docs = harness::repository("docs/metrics.md");
+    assert!(
+        docs.contains("`verdict`, `reason` or `close_reason` appear when they are first counted; all others are there from the start")
+    );
+    let rows: Vec<Vec<&str>> =
+        docs.lines().filter(|line| line.starts_with("| `")).map(|row| row.split('|').collect()).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    // The count of refused packets follows the start line.
+    let shown = |name: &str| sidecar.ask("/metrics").1.contains(&format!("# TYPE {name} "));
+    until(PATIENCE, "refused packets are counted", || shown("sidegate_refused_packets_total"));
+    for row in rows {
+        let (name, labels) = (row[1].trim().trim_matches('`'), row[3]);
+        let later = labels.contains("verdict") || labels.contains("reason");
+        assert_eq!(shown(name), !later, "{name}");
+    }
+}
+
+fn the_docs_name_every_closed_port() {
+    let docs = harness::repository("docs/sidecar.md");
+    let (_, rest) = docs.split_once("The rules close the proxy's ports (").unwrap();
+    let (told, _) = rest.split_once(')').unwrap();
+    let spec = Spec::sidecar(PROXY_UID);
+    for port in spec.services.iter().chain([&spec.outbound, &spec.dns]) {
+        assert!(told.contains(&port.to_string()), "{port} is not among {told}");
+    }
 }
 
 fn expected_rules_are_kept_as_init_made_them() {
@@ -490,28 +522,23 @@ fn a_health_check_by_another_user_is_explained() {
 /// What a reader pastes into a shell of namespaces of its own.
 fn the_example_of_the_docs_works_as_pasted() {
     let docs = harness::repository("docs/sidecar.md");
+    let shell = docs.lines().find(|line| line.trim_start().starts_with("sudo env PATH")).unwrap();
+    let options = shell.split_once(" unshare ").unwrap().1.trim_end_matches(" bash").split(' ');
     let (_, rest) = docs.split_once("```bash\n").unwrap();
     let (example, _) = rest.split_once("```").unwrap();
     // A reader's shell lives on; this one ends, and everything in it.
-    let example = format!("{example}\nuntil grep -q :9090 access.jsonl; do sleep 0.1; done");
+    let example = format!(
+        "test /proc/self -ef /proc/$$\n{example}\nuntil grep -q :9090 access.jsonl; do sleep 0.1; done"
+    );
     let place = Place::new("");
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     chown(place.path(""), Some(0), Some(0)).unwrap();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_sidegate-proxy")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let pasted = Command::new("timeout")
-        .args([
-            "30",
-            "unshare",
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "bash",
-            "-ec",
-            &example,
-        ])
+        .args(["30", "unshare"])
+        .args(options)
+        .args(["bash", "-ec", &example])
         .env("PATH", path)
         .current_dir(place.path(""))
         .output()

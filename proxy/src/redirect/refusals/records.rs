@@ -27,6 +27,9 @@ const REMEMBERED: usize = 4096;
 /// Refusals of which there is a record.
 const RECORDED: &str = "sidegate_refusals_recorded_total";
 
+/// Batches of refusals of which there may be none.
+const LOST: &str = "sidegate_refusals_lost_total";
+
 /// Whether `udp` rules are carried out here, on which depends what to advise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datagrams {
@@ -73,6 +76,10 @@ impl RefusalRecords {
     /// # Errors
     /// The system has no descriptor or thread to give.
     pub fn start(refusals: Refusals, gate: Arc<Gate>, datagrams: Datagrams) -> io::Result<RefusalRecords> {
+        // There from the start, so that the first count is seen to rise.
+        for series in [RECORDED, LOST] {
+            let _ = metrics::counter!(series);
+        }
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("refusals".to_owned()).spawn(move || {
@@ -131,7 +138,7 @@ impl Reader {
                 Ok(told) if told.is_empty() => return Ok(()),
                 Ok(told) => told.iter().for_each(|refusal| self.record(refusal)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    metrics::counter!("sidegate_refusals_lost_total").increment(1);
+                    metrics::counter!(LOST).increment(1);
                 }
                 Err(error) => return Err(error),
             }
