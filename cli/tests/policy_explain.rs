@@ -44,8 +44,6 @@ fn what_this_build_refuses_is_denied_with_its_rule() {
         ("--host seen.example.com --port 443 --protocol tls", "inspected"),
         ("--host old.example.com --port 80 --protocol tcp", "sealed"),
         ("--to spiffe://t/orders --port 80", "orders"),
-        ("--host plain.example.com --port 80", "plain"),
-        ("--host plain.example.com --port 80 --method GET --path /", "plain"),
     ] {
         let (explanation, answered) = explained(POLICY, arguments);
         assert_eq!(answered.status, 1, "{arguments}");
@@ -83,7 +81,7 @@ fn without_a_protocol_the_one_that_a_rule_allows_is_found_and_named() {
     for (arguments, verdict, assumed) in [
         ("--host db.internal.example --port 5432", "allowed", "`tcp` was assumed"),
         ("--host api.example.com --port 443", "allowed", "`tls` was assumed"),
-        ("--host plain.example.com --port 80", "denied", "`http` was assumed"),
+        ("--host plain.example.com --port 80", "allowed", "`http` was assumed"),
         ("--host evil.example --port 443", "denied", "`tls` was assumed, and no other is allowed"),
     ] {
         let (explanation, _) = explained(POLICY, arguments);
@@ -154,7 +152,6 @@ fn a_suggested_rule_loads_and_allows_what_was_asked() {
 #[test]
 fn where_a_second_rule_would_be_refused_the_first_is_named_instead() {
     for (arguments, expected) in [
-        ("--host api.example.com --port 443 --protocol http", "change `protocol` and `tls` of rule p/web"),
         ("--host api.example.com --ip 10.0.0.3 --port 443", "`private: true` beside it in rule p/web"),
     ] {
         let (explanation, _) = explained(POLICY, arguments);

@@ -103,6 +103,7 @@ reasons! {
     DialTimeout, "dial-timeout", Upstream, "The destination did not answer in time.", "Check the route and the far end's firewall.";
     DialUnreachable, "dial-unreachable", Upstream, "The destination can't be reached from here.", "Check the route.";
     UpstreamMalformed, "upstream-malformed", Upstream, "The server's first message is not the protocol that the rule demands.", "Check the server.";
+    UpstreamClosed, "upstream-closed", Upstream, "The server closed the connection instead of answering.", "Check the server.";
 
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
     LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";

@@ -11,6 +11,8 @@ use sidegate_policy::{Generation, Reason, Verdict};
 
 /// Connections by `verdict` and `reason`.
 pub const CONNECTIONS: &str = "sidegate_connections_total";
+/// HTTP requests by `verdict` and `reason`.
+pub const REQUESTS: &str = "sidegate_requests_total";
 /// Connections by how they ended (`close_reason`).
 pub const CLOSED: &str = "sidegate_connections_closed_total";
 /// Connections that live now.
@@ -37,6 +39,7 @@ pub const RECORDS_LOST: &str = "sidegate_access_records_lost_total";
 /// Handles of the per-connection metrics; a series appears when it is first counted.
 pub(crate) struct Meters {
     connections: [[OnceLock<Counter>; Reason::ALL.len()]; 3],
+    requests: [[OnceLock<Counter>; Reason::ALL.len()]; 3],
     closed: [OnceLock<Counter>; CLOSE_REASONS.len()],
     pub(crate) active: Gauge,
     pub(crate) sent: Counter,
@@ -54,6 +57,7 @@ impl Meters {
         describe();
         Meters {
             connections: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+            requests: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
             closed: std::array::from_fn(|_| OnceLock::new()),
             active: gauge!(ACTIVE),
             sent: counter!(BYTES, "direction" => "sent"),
@@ -70,6 +74,13 @@ impl Meters {
     pub(crate) fn connections(&self, verdict: Verdict, reason: Reason) -> &Counter {
         self.connections[verdict as usize][reason as usize].get_or_init(
             || counter!(CONNECTIONS, "verdict" => verdict_word(verdict), "reason" => reason.word()),
+        )
+    }
+
+    /// HTTP requests with this verdict and reason.
+    pub(crate) fn requests(&self, verdict: Verdict, reason: Reason) -> &Counter {
+        self.requests[verdict as usize][reason as usize].get_or_init(
+            || counter!(REQUESTS, "verdict" => verdict_word(verdict), "reason" => reason.word()),
         )
     }
 
@@ -115,6 +126,7 @@ const CLOSE_REASONS: [(CloseReason, &str); 10] = [
 
 fn describe() {
     describe_counter!(CONNECTIONS, "Connections by verdict and reason.");
+    describe_counter!(REQUESTS, "HTTP requests by verdict and reason.");
     describe_counter!(CLOSED, "Connections by how they ended.");
     describe_gauge!(ACTIVE, "Connections that live now.");
     describe_counter!(BYTES, metrics::Unit::Bytes, "Bytes relayed, seen from the workload.");

@@ -30,6 +30,7 @@ use crate::{
         Names, Resolver, SyntheticAddresses,
         server::{serve_tcp, serve_udp},
     },
+    http::upstream::Pool,
     limits::Limits,
     metrics::Meters,
     policy_store::PolicyStore,
@@ -119,6 +120,7 @@ impl Running {
                 meters: Arc::clone(&meters),
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
+                pool: Pool::new(),
                 dial: Arc::clone(&dial),
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

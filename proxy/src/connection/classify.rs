@@ -4,7 +4,7 @@
 use sidegate_policy::Reason;
 
 use crate::{
-    http::preface::{Preface, PrefaceError, PrefaceProgress, PrefaceReader},
+    http::preface::{Preface, PrefaceProgress, PrefaceReader},
     tls::client_hello::{ClientHello, HelloError, HelloReader},
 };
 
@@ -145,7 +145,7 @@ impl Classifier {
                     PrefaceProgress::NeedMore => None,
                     PrefaceProgress::NotHttp => Some(Progress::Done(FirstBytes::Opaque)),
                     PrefaceProgress::Done(preface) => Some(Progress::Done(FirstBytes::Http(preface))),
-                    PrefaceProgress::Refused(error) => Some(Progress::Refused(preface_reason(error))),
+                    PrefaceProgress::Refused(error) => Some(Progress::Refused(Reason::from(error))),
                 }
             }
             State::Over(_) => None,
@@ -157,15 +157,6 @@ fn hello_reason(error: HelloError) -> Reason {
     match error {
         HelloError::NotTls | HelloError::Malformed => Reason::TlsMalformed,
         HelloError::TooLarge => Reason::ClassifyTooLarge,
-    }
-}
-
-fn preface_reason(error: PrefaceError) -> Reason {
-    match error {
-        PrefaceError::Malformed => Reason::HttpMalformed,
-        PrefaceError::HostMismatch => Reason::HostMismatch,
-        PrefaceError::HostInvalid => Reason::HostInvalid,
-        PrefaceError::TooLarge => Reason::ClassifyTooLarge,
     }
 }
 

@@ -41,7 +41,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         ConnectError { reason, detail: detail.into() }
     }
 }

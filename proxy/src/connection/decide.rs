@@ -3,9 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment,
+    CanonicalPath, Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment,
     Verdict,
     decision::{Dial, TlsMode},
+    request::HttpFacts,
 };
 
 use crate::{
@@ -26,8 +27,19 @@ pub struct Facts {
     pub observed: Observed,
     /// Why the first bytes show less than they should; the reason of a denial that is due to it.
     pub flaw: Option<Reason>,
+    /// The request that is judged, where it is one and not a whole connection.
+    pub http: Option<Requested>,
     /// Nobody looked at the first bytes, for no rule of that time asked for them. A later set may.
     pub unseen: bool,
+}
+
+/// Method and path of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// Exact method token.
+    pub method: Box<str>,
+    /// Canonical path.
+    pub path: CanonicalPath,
 }
 
 impl Facts {
@@ -40,7 +52,7 @@ impl Facts {
             port: self.original.port(),
             observed: self.observed,
             peer: None,
-            http: None,
+            http: self.http.as_ref().map(|http| HttpFacts { method: &http.method, path: &http.path }),
             today,
         }
     }
@@ -203,7 +215,7 @@ fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> D
             Some(Reason::HostHidden)
         }
         Observed::Tls { ech: true, .. } => Some(Reason::TlsEch),
-        Observed::Http => Some(Reason::HostHidden),
+        Observed::Http if facts.http.is_none() && !per_request(decision) => Some(Reason::HostHidden),
         _ => None,
     };
     let Some(reason) = hidden.filter(|_| decision.verdict == Verdict::Allowed) else { return decision };
@@ -213,11 +225,19 @@ fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> D
     }
 }
 
+fn per_request(decision: Decision) -> bool {
+    decision.treatment.is_some_and(|treatment| treatment.per_request)
+}
+
 /// Whether this build carries out a treatment. What it does not is denied, never weakened.
 pub fn carried_out(treatment: Treatment) -> bool {
     let Treatment { dial, tls, private: _, per_request } = treatment;
     let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
-    dialled && !per_request && matches!(tls, TlsMode::Passthrough { .. } | TlsMode::None)
+    match tls {
+        TlsMode::None => dialled,
+        TlsMode::Passthrough { .. } => dialled && !per_request,
+        TlsMode::Originate | TlsMode::Inspect | TlsMode::Mesh | TlsMode::Terminate => false,
+    }
 }
 
 /// Denials that better first bytes could have averted.

@@ -1,12 +1,14 @@
 //! The connections that live on one worker: judged again when the policy changes, closed when nothing moves.
 
 use std::{
+    future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -135,6 +137,20 @@ impl Live {
             unknown => *unknown = Some(cx.waker().clone()),
         }
         closing_of(self.closing.load(Relaxed))
+    }
+
+    /// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.
+    pub(crate) async fn until_closed<T>(&self, mut stage: Pin<Box<impl Future<Output = Option<T>>>>) -> Option<T> {
+        poll_fn(move |cx| match self.closing(cx) {
+            Some(_) => Poll::Ready(None),
+            None => stage.as_mut().poll(cx),
+        })
+        .await
+    }
+
+    /// Forgets what was permitted: from now on requests are judged, not the connection.
+    pub(crate) fn judged_by_request(&self) {
+        *lock(&self.standing) = None;
     }
 
     /// Why the connection was told to end, if it was.

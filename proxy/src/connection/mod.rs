@@ -13,12 +13,12 @@ pub mod connect;
 pub mod decide;
 mod dial;
 pub(crate) mod explain;
-mod farewell;
-mod link;
+pub(crate) mod farewell;
+pub(crate) mod link;
 pub(crate) mod live;
 mod observe;
 mod outbound;
-mod record;
+pub(crate) mod record;
 mod relay;
 mod scratch;
 #[cfg(test)]
@@ -36,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) meters: Arc<Meters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) live: Arc<live::Registry>,
+    /// Connections to far ends that wait for another request.
+    pub(crate) pool: crate::http::upstream::Pool,
     /// How sockets towards the far end are opened.
     pub(crate) dial: Arc<connect::Dialler>,
 }

@@ -1,19 +1,19 @@
 //! The outbound story in order. The only place that calls its stages.
 
-use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use sidegate_api::CloseReason;
-use sidegate_policy::{Reason, Verdict, decision::TlsMode, reason::Side};
+use sidegate_policy::{Observed, Reason, Verdict, decision::TlsMode, reason::Side};
 
 use super::{
     Worker,
     accept::{Accepted, learn_destination},
     connect::{ConnectError, Connected, connect_by},
-    decide::{Permit, TlsVersion, decide},
+    decide::{Facts, Permit, TlsVersion, decide},
     explain::in_words,
     farewell,
     link::Link,
-    live::{Judgement, Live},
+    live::Judgement,
     observe::{Classified, Early, observe},
     relay::Relay,
     version_gate::{Demand, Passed, Stopped, pass_version},
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     clock::today,
+    http::engine::serve,
     tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
 };
 
@@ -30,7 +31,7 @@ pub(crate) fn start(link: Link) {
     // Boxed, so that its size is gone from memory once bytes are relayed; and alone in its box, so that it never moves.
     let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
-        let established = until_closed(live, establishing).await;
+        let established = live.until_closed(establishing).await;
         if let Some(relay) = established {
             relay.await;
         }
@@ -45,6 +46,12 @@ async fn establish(mut link: Link) -> Option<Relay> {
     };
     let classified = observe(Accepted { link, original }).await;
     let Judged { mut link, permit, early } = admit(classified).await?;
+    if permit.treatment().per_request {
+        let facts = Arc::clone(permit.facts());
+        link.record.entry.judged_by_request();
+        serve(link, facts, early.bytes).await;
+        return None;
+    }
     let worker = Arc::clone(&link.worker);
     let began = std::time::Instant::now();
     let Connected { permit, mut upstream, address } =
@@ -92,11 +99,22 @@ async fn admit(classified: Classified) -> Option<Judged> {
     link.record.entry.catch_up(&link.worker.gate.policies);
     match outcome {
         Ok(permit) => Some(Judged { link, permit, early }),
+        Err((judgement, facts)) if judged_by_request(&facts, &early, judgement.reason) => {
+            serve(link, facts, early.bytes).await;
+            None
+        }
         Err((judgement, facts)) => {
             let words = Words::for_denial(&facts, &early, &judgement);
             refuse(link, judgement, words).await
         }
     }
+}
+
+/// Whether a denied connection may still hold requests that are allowed: it shows no host, or not those of all its
+/// requests. Nothing is dialled before one of them is permitted.
+fn judged_by_request(facts: &Facts, early: &Early, reason: Reason) -> bool {
+    let http2 = early.bytes.starts_with(b"PRI * HTTP/2.0");
+    facts.observed == Observed::Http && facts.flaw.is_none() && (http2 || reason == Reason::HostHidden)
 }
 
 /// What the treatment demands of the server's choice of TLS; `None`: it is not watched.
@@ -187,13 +205,4 @@ async fn part<T>(link: Link, words: Words) -> Option<T> {
     }
     drop(slot);
     None
-}
-
-/// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.
-async fn until_closed<T>(live: Arc<Live>, mut stage: Pin<Box<impl Future<Output = Option<T>>>>) -> Option<T> {
-    std::future::poll_fn(move |cx| match live.closing(cx) {
-        Some(_) => Poll::Ready(None),
-        None => stage.as_mut().poll(cx),
-    })
-    .await
 }

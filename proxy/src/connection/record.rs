@@ -7,7 +7,7 @@ use std::{
 
 use sidegate_api::{
     AccessRecord, CloseReason,
-    access_record::{SCHEMA, TlsFacts},
+    access_record::{HttpFacts, SCHEMA, TlsFacts},
 };
 use sidegate_policy::{Observed, Reason, Verdict};
 
@@ -40,12 +40,38 @@ pub(crate) struct Record {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     close: CloseReason,
+    of: Of,
+}
+
+/// What a record is of.
+enum Of {
+    Connection,
+    /// A connection whose requests tell of it.
+    Requests,
+    Request(Option<HttpFacts>),
 }
 
 impl Record {
     /// Opens the record of a connection from `source`.
     pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr) -> Record {
         worker.meters.active.increment(1);
+        Self::new(worker, source, Of::Connection)
+    }
+
+    /// Opens the record of one request on a connection from `source`.
+    pub(crate) fn of_request(
+        worker: &Arc<Worker>,
+        source: ClientAddr,
+        original: Option<OriginalDst>,
+        facts: Arc<Facts>,
+    ) -> Record {
+        let mut record = Self::new(worker, source, Of::Request(None));
+        record.original = original;
+        record.facts = Some(facts);
+        record
+    }
+
+    fn new(worker: &Arc<Worker>, source: ClientAddr, of: Of) -> Record {
         Record {
             entry: worker.live.enter(),
             worker: Arc::clone(worker),
@@ -60,7 +86,35 @@ impl Record {
             sent: 0,
             received: 0,
             close: CloseReason::Internal,
+            of,
         }
+    }
+
+    /// Who opened the connection.
+    pub(crate) fn source(&self) -> ClientAddr {
+        self.source
+    }
+
+    /// What a request asks for.
+    pub(crate) fn requested(&mut self, method: &str, path: &str) {
+        self.of = Of::Request(Some(HttpFacts { method: method.to_owned(), path: path.to_owned(), status: 0 }));
+    }
+
+    /// What a request was answered with.
+    pub(crate) fn answered(&mut self, answer: u16) {
+        if let Of::Request(Some(HttpFacts { status, .. })) = &mut self.of {
+            *status = answer;
+        }
+    }
+
+    /// The requests on this connection have their own records: it needs none.
+    pub(crate) fn told_by_requests(&mut self) {
+        self.of = Of::Requests;
+    }
+
+    /// How it ended, if that is known yet.
+    pub(crate) fn close(&self) -> Option<CloseReason> {
+        (self.close != CloseReason::Internal).then_some(self.close)
     }
 
     /// Refused: the policy's last word, or one that overrules it.
@@ -135,12 +189,21 @@ impl Drop for Record {
         let judgement = self.judgement(close);
         let lived = self.started.elapsed();
         let meters = &self.worker.meters;
-        meters.active.decrement(1);
-        meters.connections(judgement.verdict, judgement.reason).increment(1);
-        meters.closed(close).increment(1);
+        if let Of::Request(_) = self.of {
+            meters.requests(judgement.verdict, judgement.reason).increment(1);
+        } else {
+            meters.active.decrement(1);
+            meters.connections(judgement.verdict, judgement.reason).increment(1);
+            meters.closed(close).increment(1);
+            meters.duration.record(lived.as_secs_f64());
+        }
         meters.sent.increment(self.sent);
         meters.received.increment(self.received);
-        meters.duration.record(lived.as_secs_f64());
+        let http = match std::mem::replace(&mut self.of, Of::Connection) {
+            Of::Requests => return,
+            Of::Connection => None,
+            Of::Request(http) => http,
+        };
         let facts = self.facts.as_ref();
         self.worker.gate.access_log.write(AccessRecord {
             schema: SCHEMA.into(),
@@ -154,7 +217,7 @@ impl Drop for Record {
             protocol: self.protocol().into(),
             tls: self.tls.map(|tls| TlsFacts { version: Some(tls.word().into()), peer: None }),
             dns: None,
-            http: None,
+            http,
             verdict: verdict_word(judgement.verdict).into(),
             policy: judgement.policy.map(Into::into),
             rule: judgement.rule.map(Into::into),

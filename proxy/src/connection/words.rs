@@ -59,5 +59,5 @@ fn http(facts: &Facts, early: &Early, judgement: &Judgement) -> Vec<u8> {
         explanation: judgement.explanation.as_deref(),
         head: early.bytes.starts_with(b"HEAD "),
     };
-    if early.bytes.starts_with(b"PRI * HTTP/2.0") { denial.http2() } else { denial.http1() }
+    denial.http1()
 }

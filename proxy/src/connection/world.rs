@@ -183,6 +183,7 @@ impl World {
             meters: Arc::new(Meters::new()),
             limits: Arc::new(Limits::new(&gate.settings)),
             live: Arc::default(),
+            pool: crate::http::upstream::Pool::new(),
             dial: net.dialler(),
             gate,
         });
@@ -216,6 +217,12 @@ impl World {
     /// As [`written`].
     pub(crate) async fn records(&self, count: usize) -> Vec<AccessRecord> {
         written(&self.worker.gate, &self.records, count).await
+    }
+
+    /// Those denied so far.
+    pub(crate) fn denied(&self) -> Vec<AccessRecord> {
+        self.worker.gate.access_log.finish();
+        self.records.of("denied")
     }
 
     pub(crate) async fn record(&self) -> AccessRecord {

@@ -52,28 +52,7 @@ impl Denial<'_> {
         response
     }
 
-    /// The frames that end an HTTP/2 connection whose preface was seen: SETTINGS, which must come first, and
-    /// GOAWAY with the body above as debug text. RFC 9113 sections 3.4 and 6.8.
-    ///
-    /// HTTP_1_1_REQUIRED, since over HTTP/1.1 the client gets the explanation as a response; and stream 1 counts as
-    /// seen, so that no client takes its request for unprocessed and repeats it unasked.
-    pub fn http2(&self) -> Vec<u8> {
-        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        const HTTP_1_1_REQUIRED: u32 = 0xd;
-        // A client must accept frames of 16 KiB (section 6.5.2).
-        let mut text = self.body();
-        text.truncate(8 * 1024);
-        let length = u32::try_from(8 + text.len()).unwrap_or(8).to_be_bytes();
-        let mut frames = SETTINGS.to_vec();
-        frames.extend_from_slice(&length[1..]);
-        frames.extend_from_slice(&[7, 0, 0, 0, 0, 0]);
-        frames.extend_from_slice(&1u32.to_be_bytes());
-        frames.extend_from_slice(&HTTP_1_1_REQUIRED.to_be_bytes());
-        frames.extend_from_slice(&text);
-        frames
-    }
-
-    fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let body = Body {
             verdict: "denied",
             reason: self.reason.word(),
@@ -89,7 +68,7 @@ impl Denial<'_> {
         json
     }
 
-    fn status(&self) -> (u16, &'static str) {
+    pub(super) fn status(&self) -> (u16, &'static str) {
         match (self.reason, self.reason.side()) {
             (Reason::HttpMalformed, _) => (400, "Bad Request"),
             (Reason::ClassifyTooLarge, _) => (431, "Request Header Fields Too Large"),
@@ -149,20 +128,6 @@ mod tests {
         let full = denial(Reason::NoRule).http1();
         let head = Denial { head: true, ..denial(Reason::NoRule) }.http1();
         assert!(head.ends_with(b"\r\n\r\n") && full.starts_with(&head) && full.len() > head.len());
-    }
-
-    #[test]
-    fn http2_gets_settings_then_goaway() {
-        let frames = denial(Reason::TlsRequired).http2();
-        let (settings, goaway) = frames.split_at(9);
-        assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-        let length = usize::from(goaway[1]) << 8 | usize::from(goaway[2]);
-        assert_eq!((goaway[0], goaway[3], length), (0, 7, goaway.len() - 9));
-        assert_eq!(goaway[9..17], [0, 0, 0, 1, 0, 0, 0, 0xd]);
-        assert_eq!(
-            serde_json::from_slice::<serde_json::Value>(&goaway[17..]).unwrap()["reason"],
-            "tls-required"
-        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sidegate_policy::{HostName, HostNameError};
 
-use super::preface::{Preface, PrefaceError};
+use super::preface::{BodyLength, Preface, PrefaceError};
 
 /// What a request line begins.
 pub(super) enum RequestLine {
@@ -26,13 +26,13 @@ pub(super) struct Start {
 
 /// Host and port that a request names.
 #[derive(Debug, PartialEq, Eq)]
-struct Authority {
-    host: Host,
-    port: Option<u16>,
+pub(super) struct Authority {
+    pub(super) host: Host,
+    pub(super) port: Option<u16>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Host {
+pub(super) enum Host {
     Name(HostName),
     Address(IpAddr),
 }
@@ -115,7 +115,7 @@ fn split_target(method: &[u8], target: &str) -> Result<(String, Option<Authority
 
 impl Authority {
     /// `host [":" port]`. User names are refused: `a@b` has misled many a reader.
-    fn parse(text: &str) -> Result<Authority, PrefaceError> {
+    pub(super) fn parse(text: &str) -> Result<Authority, PrefaceError> {
         if text.contains('@') {
             return Err(PrefaceError::Malformed);
         }
@@ -139,8 +139,22 @@ impl Authority {
     }
 
     /// The same host and port; plaintext HTTP's default port may be left out.
-    fn names_the_same(&self, other: &Authority) -> bool {
+    pub(super) fn names_the_same(&self, other: &Authority) -> bool {
         self.host == other.host && self.port.unwrap_or(80) == other.port.unwrap_or(80)
+    }
+}
+
+impl std::fmt::Display for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            Host::Name(name) => write!(f, "{name}")?,
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]")?,
+            Host::Address(address) => write!(f, "{address}")?,
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -171,13 +185,13 @@ fn parse_port(digits: &str) -> Result<u16, PrefaceError> {
 pub(super) struct Head {
     start: Option<Start>,
     host: Option<Authority>,
-    content_length: bool,
+    content_length: Option<u64>,
     transfer_encoding: bool,
 }
 
 impl Head {
     pub(super) fn new(start: Start) -> Self {
-        Head { start: Some(start), host: None, content_length: false, transfer_encoding: false }
+        Head { start: Some(start), host: None, content_length: None, transfer_encoding: false }
     }
 
     /// Takes one header line, without its CRLF.
@@ -200,8 +214,7 @@ impl Head {
             let authority = Authority::parse(text(value).map_err(|_| PrefaceError::HostInvalid)?)?;
             once(self.host.replace(authority).is_none())?;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            once(!std::mem::replace(&mut self.content_length, true))?;
-            once(!value.is_empty() && value.iter().all(u8::is_ascii_digit))?;
+            once(self.content_length.replace(length(value)?).is_none())?;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             once(!std::mem::replace(&mut self.transfer_encoding, true))?;
             once(value.eq_ignore_ascii_case(b"chunked"))?;
@@ -212,7 +225,7 @@ impl Head {
     /// The empty line came.
     pub(super) fn finish(&mut self) -> Result<Preface, PrefaceError> {
         let start = self.start.take().ok_or(PrefaceError::Malformed)?;
-        let ambiguous_length = self.transfer_encoding && (self.content_length || start.minor == 0);
+        let ambiguous_length = self.transfer_encoding && (self.content_length.is_some() || start.minor == 0);
         if ambiguous_length || (self.host.is_none() && start.minor == 1) {
             return Err(PrefaceError::Malformed);
         }
@@ -227,8 +240,19 @@ impl Head {
             Some(Host::Address(address)) => (None, Some(address)),
             None => (None, None),
         };
-        Ok(Preface::Http1 { method: start.method, target: start.target, host, host_address })
+        let body = match self.content_length {
+            _ if self.transfer_encoding => BodyLength::Chunked,
+            length => BodyLength::Exactly(length.unwrap_or(0)),
+        };
+        Ok(Preface::Http1 { method: start.method, target: start.target, host, host_address, body })
     }
+}
+
+/// Decimal digits alone, in 64 bits.
+fn length(digits: &[u8]) -> Result<u64, PrefaceError> {
+    let plain = digits.iter().all(u8::is_ascii_digit);
+    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    length.filter(|_| plain).ok_or(PrefaceError::Malformed)
 }
 
 /// What a head may hold once only, or in one form only.

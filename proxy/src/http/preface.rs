@@ -19,9 +19,20 @@ pub enum Preface {
         host: Option<HostName>,
         /// Their host where it is an IP literal.
         host_address: Option<IpAddr>,
+        /// How long the body behind the head is.
+        body: BodyLength,
     },
     /// The HTTP/2 connection preface. RFC 9113 section 3.4.
     Http2,
+}
+
+/// How a request's body ends. RFC 9112 section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// After so many bytes; without a length there is no body.
+    Exactly(u64),
+    /// With its last chunk.
+    Chunked,
 }
 
 /// How far the recognition is. Everything but [`PrefaceProgress::NeedMore`] stays.

@@ -41,12 +41,6 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             http("GET / HTTP/1.1\r\nHost: a.example\r\nHost: evil.example\r\n\r\n"),
             "http-malformed",
         ),
-        (
-            "a request that others may follow",
-            http("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
-            "host-hidden",
-        ),
-        ("HTTP/2", http("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "host-hidden"),
     ]
 }
 

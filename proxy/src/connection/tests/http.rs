@@ -61,13 +61,6 @@ async fn a_malformed_head_is_told_where_no_rule_applies() {
     assert!(!once.contains("Besides"), "{once}");
 }
 
-#[tokio::test]
-async fn http2_is_told_in_frames() {
-    let (heard, _) = told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert_eq!(heard[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    assert_eq!(heard[12], 7, "GOAWAY");
-}
-
 /// Anything to one name, TLS to its siblings, so that the first bytes are looked at and may be HTTP.
 const PLAIN: &str = r#"
 apiVersion: sidegate.dev/v1

@@ -17,6 +17,7 @@ mod names;
 mod opaque;
 mod policy_changes;
 mod relaying;
+mod requests;
 mod splits;
 mod tls;
 

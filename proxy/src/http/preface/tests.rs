@@ -26,6 +26,7 @@ fn http1(method: &str, target: &str, host: Option<&str>) -> PrefaceProgress {
         target: target.to_owned(),
         host: host.map(|host| HostName::parse(host).unwrap()),
         host_address: None,
+        body: BodyLength::Exactly(0),
     })
 }
 

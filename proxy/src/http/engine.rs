@@ -1,0 +1,178 @@
+//! Serves a client that speaks plaintext HTTP: hyper reads and writes, every request is judged by itself.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::{
+    Version,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sidegate_api::CloseReason;
+use sidegate_policy::Reason;
+
+use super::{
+    denial::Denial,
+    exchange::answer,
+    preface::PrefaceError,
+    stream::{ClientStream, Watched},
+};
+use crate::{
+    addrs::{ClientAddr, OriginalDst},
+    connection::{Worker, decide::Facts, farewell, link::Link, live::Judgement, record::Record},
+};
+
+/// The most streams of one HTTP/2 client at a time.
+const STREAMS: u32 = 128;
+/// The most bytes of fields of one HTTP/2 request.
+const FIELDS: u32 = 32 * 1024;
+/// The most fields of one HTTP/1 head.
+const HEADERS: usize = 100;
+/// Windows of HTTP/2, in bytes: of a stream, and of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How long the rest of a head may take once it has begun.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the requests of one connection share.
+pub(super) struct Client {
+    pub(super) worker: Arc<Worker>,
+    pub(super) source: ClientAddr,
+    pub(super) original: Option<OriginalDst>,
+    pub(super) facts: Arc<Facts>,
+    /// Where an HTTP/1 client is; none in HTTP/2.
+    watched: Option<Watched>,
+    requests: AtomicUsize,
+}
+
+impl Client {
+    /// A request came.
+    pub(super) fn requested(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// Why no more of what the client says is taken.
+    pub(super) fn refused(&self) -> Option<Reason> {
+        self.watched.as_ref().and_then(|watched| watched.lock().refused()).map(Reason::from)
+    }
+
+    /// In plaintext the far end is spoken to as the client speaks: nothing is negotiated.
+    pub(super) fn upstream_version(&self) -> Version {
+        if self.watched.is_none() { Version::HTTP_2 } else { Version::HTTP_11 }
+    }
+}
+
+/// Serves a connection whose first bytes, `early`, were recognised as HTTP, until either side is done.
+pub(crate) async fn serve(link: Link, facts: Arc<Facts>, early: Vec<u8>) {
+    let Link { mut record, client: socket, slot, worker } = link;
+    let http2 = early.starts_with(b"PRI * HTTP/2.0");
+    let watched = (!http2).then(|| Watched::new(worker.gate.settings.classify_bytes));
+    let stream = ClientStream::new(socket, early, watched.clone(), record.entry.live());
+    let client = Arc::new(Client {
+        source: record.source(),
+        original: record.original,
+        facts,
+        watched,
+        requests: AtomicUsize::new(0),
+        worker,
+    });
+    let (close, stream) = if http2 {
+        (serve_http2(&client, &record, stream).await, None)
+    } else {
+        let (close, stream) = serve_http1(&client, &record, stream).await;
+        (close, Some(stream))
+    };
+    record.closed(close);
+    let socket = stream.map(|stream| stream.socket);
+    match (client.refused(), socket) {
+        (Some(reason), Some(socket)) => {
+            record.denied(Judgement::refused(reason));
+            drop(record);
+            let denial = Denial { reason, rule: None, host: None, explanation: None, head: false };
+            farewell::say(socket, &denial.http1()).await;
+        }
+        (_, socket) => {
+            // Each request has its own record; only a connection without one is told of by itself.
+            if client.requests.load(Relaxed) > 0 {
+                record.told_by_requests();
+            } else if close == CloseReason::Done {
+                record.denied(Judgement::refused(Reason::ClassifyEof));
+            }
+            drop(record);
+            drop(socket);
+        }
+    }
+    drop(slot);
+}
+
+async fn serve_http1(client: &Arc<Client>, record: &Record, stream: ClientStream) -> (CloseReason, ClientStream) {
+    let shared = Arc::clone(client);
+    let service = service_fn(move |request| {
+        let client = Arc::clone(&shared);
+        Box::pin(async move { Ok::<_, Infallible>(answer(client, request).await) })
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .half_close(true)
+        .max_headers(HEADERS)
+        .max_header_size(client.worker.gate.settings.classify_bytes);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let close = poll_fn(|cx| {
+        if let Some(close) = record.entry.closing(cx) {
+            return Poll::Ready(close);
+        }
+        connection.poll_without_shutdown(cx).map(|served| ended(served.is_ok()))
+    })
+    .await;
+    (close, connection.into_parts().io.into_inner())
+}
+
+async fn serve_http2(client: &Arc<Client>, record: &Record, stream: ClientStream) -> CloseReason {
+    let shared = Arc::clone(client);
+    let service = service_fn(move |request| {
+        let client = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(client, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(FIELDS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    poll_fn(|cx| {
+        if let Some(close) = record.entry.closing(cx) {
+            return Poll::Ready(close);
+        }
+        connection.as_mut().poll(cx).map(|served| ended(served.is_ok()))
+    })
+    .await
+}
+
+fn ended(well: bool) -> CloseReason {
+    if well { CloseReason::Done } else { CloseReason::ClientReset }
+}
+
+impl From<PrefaceError> for Reason {
+    fn from(error: PrefaceError) -> Reason {
+        match error {
+            PrefaceError::Malformed => Reason::HttpMalformed,
+            PrefaceError::HostMismatch => Reason::HostMismatch,
+            PrefaceError::HostInvalid => Reason::HostInvalid,
+            PrefaceError::TooLarge => Reason::ClassifyTooLarge,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Which fields pass a proxy: not those of one hop, and none by which a workload could claim to be somebody else.
+//! RFC 9110 section 7.6.1.
+
+#[cfg(test)]
+mod tests;
+
+use hyper::{
+    HeaderMap,
+    header::{
+        CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
+    },
+};
+
+/// Fields of one hop, beside those that `Connection` names.
+const OF_ONE_HOP: [HeaderName; 6] =
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE];
+const ALSO_OF_ONE_HOP: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+/// Identities that meshes put into fields; a peer believes its own proxy's alone.
+const IDENTITIES: [&str; 3] = ["x-forwarded-client-cert", "l5d-client-id", "x-sidegate-peer"];
+
+/// Fields that `Connection` may not take away: without them the message would be another one.
+const NEEDED: [&str; 5] = ["host", "content-length", "content-type", "authorization", "cookie"];
+
+/// Removes what doesn't pass. `TE: trailers` stays, since trailers do pass.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let trailers = wants_trailers(headers);
+    for name in named_by_connection(headers) {
+        headers.remove(name);
+    }
+    for name in OF_ONE_HOP {
+        headers.remove(name);
+    }
+    for name in ALSO_OF_ONE_HOP.into_iter().chain(IDENTITIES) {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes what trailers may not carry: what frames, routes or authenticates. RFC 9110 section 6.5.1.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in OF_ONE_HOP.into_iter().chain([TRAILER]) {
+        trailers.remove(name);
+    }
+    for name in ALSO_OF_ONE_HOP.into_iter().chain(IDENTITIES).chain(NEEDED) {
+        trailers.remove(name);
+    }
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    let tokens = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
+    };
+    headers.get_all(TE).iter().any(tokens)
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = names.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    names.filter(|name| !NEEDED.contains(&name.as_str())).collect()
+}

@@ -1,0 +1,209 @@
+//! Connections to far ends that speak HTTP: dialled by a permit, kept for the next request, reused only for the very same
+//! destination under the very same policy.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::atomic::{AtomicI32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use hyper::{
+    Request, Response, Version,
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pingora_pool::{ConnectionMeta, ConnectionPool};
+use sidegate_policy::{Generation, HostName, Reason, decision::Dial};
+use tokio::sync::watch;
+
+use super::body::Sent;
+use crate::{
+    addrs::UpstreamAddr,
+    clock::today,
+    connection::{
+        Worker,
+        connect::{ConnectError, Connected, connect_by},
+        decide::Permit,
+    },
+};
+
+/// Idle connections kept on one worker; the one that waited longest makes room.
+const IDLE_CONNECTIONS: usize = 128;
+/// How long one waits for its next request. Servers close after about a minute; ours must not be the later.
+const IDLE: Duration = Duration::from_secs(30);
+/// Windows of HTTP/2, in bytes: of a stream, and of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// What a connection was made for. Nothing else may use it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    generation: Generation,
+    /// The name that was resolved, or none where the original destination was dialled.
+    host: Option<HostName>,
+    /// The original destination, where that was dialled.
+    address: Option<UpstreamAddr>,
+    port: u16,
+    http2: bool,
+}
+
+impl Key {
+    fn of(permit: &Permit, version: Version) -> Key {
+        let facts = permit.facts();
+        let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
+        let original = UpstreamAddr::new(facts.original.socket_addr());
+        Key {
+            generation: permit.decision().generation,
+            host: facts.host.as_ref().filter(|_| by_name).map(|(_, host)| host.clone()),
+            address: (!by_name).then_some(original),
+            port: facts.original.port(),
+            http2: version == Version::HTTP_2,
+        }
+    }
+}
+
+/// A connection to a far end that takes a request now.
+pub(super) struct Upstream {
+    key: Key,
+    pub(super) address: UpstreamAddr,
+    sender: Sender,
+    /// Told when the connection is gone.
+    gone: watch::Receiver<bool>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Sent>),
+    Http2(http2::SendRequest<Sent>),
+}
+
+/// A request that was not answered.
+pub(super) struct Unanswered {
+    pub(super) error: hyper::Error,
+    /// The request itself, where nothing of it was sent.
+    pub(super) unsent: Option<Request<Sent>>,
+}
+
+impl Upstream {
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&mut self, request: Request<Sent>) -> Result<Response<Incoming>, Unanswered> {
+        let sent = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut failed| {
+            let unsent = failed.take_message();
+            Unanswered { error: failed.into_error(), unsent }
+        })
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    fn is_open(&self) -> bool {
+        !*self.gone.borrow()
+            && match &self.sender {
+                Sender::Http1(sender) => sender.is_ready(),
+                Sender::Http2(sender) => sender.is_ready(),
+            }
+    }
+}
+
+/// The idle connections of a worker.
+pub(crate) struct Pool {
+    idle: std::sync::Arc<ConnectionPool<Upstream>>,
+    hasher: RandomState,
+    next: AtomicI32,
+}
+
+impl Pool {
+    /// Empty.
+    pub(crate) fn new() -> Self {
+        let idle = std::sync::Arc::new(ConnectionPool::new(IDLE_CONNECTIONS));
+        Pool { idle, hasher: RandomState::new(), next: AtomicI32::new(0) }
+    }
+
+    /// An idle connection that `permit` may use.
+    fn take(&self, worker: &Worker, permit: &Permit, key: &Key) -> Option<Upstream> {
+        let group = self.hasher.hash_one(key);
+        while let Some(upstream) = self.idle.get(&group) {
+            // The pool knows hashes alone: two keys may share one.
+            if upstream.key == *key && upstream.is_open() && still_permitted(worker, permit, &upstream) {
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(super) fn keep(&self, upstream: Upstream) {
+        if !upstream.is_open() {
+            return;
+        }
+        let meta = ConnectionMeta::new(self.hasher.hash_one(&upstream.key), self.next.fetch_add(1, Relaxed));
+        let gone = upstream.gone.clone();
+        let (evicted, used) = self.idle.put(&meta, upstream);
+        let idle = std::sync::Arc::clone(&self.idle);
+        tokio::spawn(async move { idle.idle_timeout(&meta, Some(IDLE), evicted, gone, used).await });
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// A name's address is judged again with each use: it was judged for another request.
+fn still_permitted(worker: &Worker, permit: &Permit, upstream: &Upstream) -> bool {
+    if permit.treatment().dial != Dial::Name {
+        return true;
+    }
+    let set = worker.gate.policies.current();
+    set.generation() == permit.decision().generation
+        && set.judge_answer(&permit.facts().request(today()), permit.decision(), upstream.address.ip()).is_ok()
+}
+
+/// A connection for the request that `permit` allows, and whether it had been idle.
+pub(super) async fn upstream_for(
+    worker: &Worker,
+    permit: Permit,
+    version: Version,
+) -> Result<(Upstream, bool), ConnectError> {
+    let key = Key::of(&permit, version);
+    match worker.pool.take(worker, &permit, &key) {
+        Some(upstream) => Ok((upstream, true)),
+        None => Ok((dial(worker, permit, key).await?, false)),
+    }
+}
+
+async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, ConnectError> {
+    let Connected { upstream: socket, address, .. } =
+        connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;
+    let malformed = |error: hyper::Error| ConnectError::new(Reason::UpstreamMalformed, error.to_string());
+    let io = TokioIo::new(socket);
+    let (told, gone) = watch::channel(false);
+    let sender = if key.http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let (sender, connection) = builder.handshake(io).await.map_err(malformed)?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+            told.send_replace(true);
+        });
+        Sender::Http2(sender)
+    } else {
+        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(malformed)?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+            told.send_replace(true);
+        });
+        Sender::Http1(sender)
+    };
+    Ok(Upstream { key, address, sender, gone })
+}
