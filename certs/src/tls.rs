@@ -28,6 +28,11 @@ pub(crate) fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
+/// The clock of the machine.
+pub fn system_time() -> Arc<dyn TimeProvider> {
+    Arc::new(rustls::time_provider::DefaultTimeProvider)
+}
+
 /// TLS could not be set up at all: this build's cryptography can't do TLS 1.3.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS can't be set up: {0}")]

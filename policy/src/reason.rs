@@ -104,6 +104,8 @@ reasons! {
     DialUnreachable, "dial-unreachable", Upstream, "The destination can't be reached from here.", "Check the route.";
     UpstreamMalformed, "upstream-malformed", Upstream, "The server's first message is not the protocol that the rule demands.", "Check the server.";
     UpstreamClosed, "upstream-closed", Upstream, "The server closed the connection instead of answering.", "Check the server.";
+    UpstreamHandshake, "upstream-handshake", Upstream, "The TLS handshake with the server failed.", "Check the server's TLS.";
+    UpstreamCertificate, "upstream-certificate", Upstream, "The server's certificate is not one that is believed for this name.", "Check the certificate, or name the roots that issued it.";
 
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
     LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";

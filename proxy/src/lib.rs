@@ -9,6 +9,7 @@ pub mod dns;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod origins;
 pub mod policy_store;
 pub mod redirect;
 pub mod server;

@@ -79,9 +79,8 @@ impl Meters {
 
     /// HTTP requests with this verdict and reason.
     pub(crate) fn requests(&self, verdict: Verdict, reason: Reason) -> &Counter {
-        self.requests[verdict as usize][reason as usize].get_or_init(
-            || counter!(REQUESTS, "verdict" => verdict_word(verdict), "reason" => reason.word()),
-        )
+        self.requests[verdict as usize][reason as usize]
+            .get_or_init(|| counter!(REQUESTS, "verdict" => verdict_word(verdict), "reason" => reason.word()))
     }
 
     /// Connections that ended so.

@@ -33,6 +33,7 @@ use crate::{
     http::upstream::Pool,
     limits::Limits,
     metrics::Meters,
+    origins::Origins,
     policy_store::PolicyStore,
     settings::Settings,
 };
@@ -62,6 +63,8 @@ pub struct Gate {
     pub synthetic: SyntheticAddresses,
     /// What the application was told of names, and how many it may ask for.
     pub names: Names,
+    /// Whom to believe about servers that the proxy itself speaks TLS to.
+    pub origins: Origins,
     /// Where records go.
     pub access_log: AccessLog,
     /// Deadlines and limits.

@@ -99,7 +99,11 @@ impl Origin {
         Self::from_roots(&x509::certificates_of_pem(pem).ok_or(OriginError::NoRoots)?)
     }
 
-    fn from_anchors(anchors: Vec<TrustAnchor<'static>>) -> Result<Self, OriginError> {
+    /// Believes these roots.
+    ///
+    /// # Errors
+    /// None.
+    pub fn from_anchors(anchors: Vec<TrustAnchor<'static>>) -> Result<Self, OriginError> {
         if anchors.is_empty() {
             return Err(OriginError::NoRoots);
         }

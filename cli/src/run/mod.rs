@@ -32,6 +32,7 @@ use sidegate_proxy::{
     access_log::{AccessLog, JsonLines, Sink},
     clock::today,
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
+    origins::Origins,
     policy_store::PolicyStore,
     redirect::{self, Datagrams, RefusalRecords},
     server::{Gate, Running},
@@ -155,6 +156,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
         settings,
         original_dst: Arc::new(redirect::original_dst),
         workload: None,
+        origins: Origins::of_system(),
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;

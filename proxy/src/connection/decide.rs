@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    CanonicalPath, Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request, Treatment,
-    Verdict,
+    CanonicalPath, Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
+    Treatment, Verdict,
     decision::{Dial, TlsMode},
     request::HttpFacts,
 };
@@ -236,7 +236,8 @@ pub fn carried_out(treatment: Treatment) -> bool {
     match tls {
         TlsMode::None => dialled,
         TlsMode::Passthrough { .. } => dialled && !per_request,
-        TlsMode::Originate | TlsMode::Inspect | TlsMode::Mesh | TlsMode::Terminate => false,
+        TlsMode::Originate => dialled && per_request,
+        TlsMode::Inspect | TlsMode::Mesh | TlsMode::Terminate => false,
     }
 }
 

@@ -140,7 +140,10 @@ impl Live {
     }
 
     /// Runs a stage until it is over or the connection must end; then the stage is dropped, and with it all it holds.
-    pub(crate) async fn until_closed<T>(&self, mut stage: Pin<Box<impl Future<Output = Option<T>>>>) -> Option<T> {
+    pub(crate) async fn until_closed<T>(
+        &self,
+        mut stage: Pin<Box<impl Future<Output = Option<T>>>>,
+    ) -> Option<T> {
         poll_fn(move |cx| match self.closing(cx) {
             Some(_) => Poll::Ready(None),
             None => stage.as_mut().poll(cx),

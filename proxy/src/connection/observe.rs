@@ -48,8 +48,15 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let name = synthetic.then(|| gate.synthetic.name_of(original.ip())).flatten();
     let address = (!synthetic).then(|| original.ip());
     let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
-    let mut facts =
-        Facts { host: None, original, synthetic, observed: Observed::Opaque, flaw: None, http: None, unseen: true };
+    let mut facts = Facts {
+        host: None,
+        original,
+        synthetic,
+        observed: Observed::Opaque,
+        flaw: None,
+        http: None,
+        unseen: true,
+    };
     let mut early = Early::default();
     let patience = match peek {
         Peek::Needed => Some(gate.settings.classify_timeout),

@@ -97,7 +97,8 @@ impl Record {
 
     /// What a request asks for.
     pub(crate) fn requested(&mut self, method: &str, path: &str) {
-        self.of = Of::Request(Some(HttpFacts { method: method.to_owned(), path: path.to_owned(), status: 0 }));
+        self.of =
+            Of::Request(Some(HttpFacts { method: method.to_owned(), path: path.to_owned(), status: 0 }));
     }
 
     /// What a request was answered with.

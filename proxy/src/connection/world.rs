@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use hickory_proto::{
@@ -12,7 +12,13 @@ use hickory_proto::{
     rr::RecordType,
 };
 use sidegate_api::AccessRecord;
-use sidegate_policy::{CompileOptions, Document, Generation, PolicySet, Source, document};
+use sidegate_certs::{
+    Authority, PrivateKey, Profile, UnixTime, lifetime,
+    tls::{Credential, Origin},
+};
+use sidegate_policy::{
+    CompileOptions, Document, Generation, HostName, PolicySet, Source, SpiffeId, TrustDomain, document,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -29,6 +35,7 @@ use crate::{
     dns::{Names, Resolver, SyntheticAddresses},
     limits::Limits,
     metrics::Meters,
+    origins::Origins,
     policy_store::PolicyStore,
     server::Gate,
     settings::Settings,
@@ -113,6 +120,22 @@ pub(crate) struct World {
 /// Names that exist, by family.
 pub(crate) type Zone = &'static [(&'static str, &'static [&'static str])];
 
+/// Who vouches for the web of the tests, and a certificate of `www.ok.example`.
+pub(crate) fn web() -> &'static (Origin, Credential) {
+    static WEB: OnceLock<(Origin, Credential)> = OnceLock::new();
+    WEB.get_or_init(|| {
+        let (domain, now) = (TrustDomain::parse("web.test").unwrap(), UnixTime::now());
+        let root = Authority::root(&domain, PrivateKey::generate().unwrap(), now, lifetime::ROOT).unwrap();
+        let id = SpiffeId::parse("spiffe://web.test/server").unwrap();
+        let names = vec![HostName::parse("www.ok.example").unwrap()];
+        let profile = Profile::new(id, lifetime::LEAF).unwrap().with_names(names);
+        let key = PrivateKey::generate().unwrap();
+        let svid = root.issue(key.public(), &profile, now).unwrap();
+        let origin = Origin::from_roots(root.chain()).unwrap();
+        (origin, Credential::new(svid.chain().to_vec(), &key).unwrap())
+    })
+}
+
 /// Where captured connections meant to go, by their source.
 #[derive(Clone, Default)]
 pub(crate) struct Wanted(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
@@ -151,6 +174,7 @@ pub(crate) fn gate(
         names: Names::new(60),
         access_log: AccessLog::start(vec![Box::new(records.clone())]),
         original_dst: Arc::new(move |stream| wanted.of(stream)),
+        origins: Origins::new(web().0.clone()),
         workload: Some("spiffe://example.org/ns/test/sa/app".into()),
         settings,
     })

@@ -70,7 +70,10 @@ impl Body for Sent {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // Its waker belongs to the answer; here it is enough to see it with each frame.
         if let Some(close) = self.live.told_to_close() {
             return Poll::Ready(Some(Err(BodyError::Closed(close))));
@@ -105,7 +108,10 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (body, exchange) = match self.get_mut() {
             Reply::Ours(words) => return Poll::Ready(words.take().map(|words| Ok(Frame::data(words)))),
             Reply::Theirs(body, exchange) => (body, exchange),

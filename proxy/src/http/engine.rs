@@ -115,7 +115,11 @@ pub(crate) async fn serve(link: Link, facts: Arc<Facts>, early: Vec<u8>) {
     drop(slot);
 }
 
-async fn serve_http1(client: &Arc<Client>, record: &Record, stream: ClientStream) -> (CloseReason, ClientStream) {
+async fn serve_http1(
+    client: &Arc<Client>,
+    record: &Record,
+    stream: ClientStream,
+) -> (CloseReason, ClientStream) {
     let shared = Arc::clone(client);
     let service = service_fn(move |request| {
         let client = Arc::clone(&shared);

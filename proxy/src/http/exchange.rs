@@ -111,8 +111,9 @@ async fn forward(
     match live.until_closed(Box::pin(async { Some(asking.await) })).await {
         Some(Ok((upstream, answer))) => {
             exchange.record.upstream = Some(upstream.address);
+            exchange.record.tls = upstream.tls;
             exchange.record.entry.dialled(upstream.address);
-            exchange.record.entry.handshaken(None);
+            exchange.record.entry.handshaken(exchange.record.tls);
             exchange.record.entry.catch_up(&client.worker.gate.policies);
             exchange.upstream = Some(upstream);
             pass_on(exchange, answer)
@@ -148,12 +149,14 @@ async fn ask(
 ) -> Result<(Upstream, Response<Incoming>), ConnectError> {
     let (facts, version) = (Arc::clone(permit.facts()), outgoing.version);
     let (mut upstream, idle) = upstream_for(&client.worker, permit, version).await?;
-    let request = outgoing.rebuilt(upstream.is_http2(), body);
+    let scheme = if upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let request = outgoing.rebuilt(upstream.is_http2(), scheme, body);
     match upstream.send(request).await {
         Ok(answer) => Ok((upstream, answer)),
         Err(Unanswered { unsent: Some(request), .. }) if idle => {
-            let again = decide(&client.worker.gate.policies.current(), facts)
-                .map_err(|denied| ConnectError::new(denied.decision.reason, "the policy changed meanwhile"))?;
+            let again = decide(&client.worker.gate.policies.current(), facts).map_err(|denied| {
+                ConnectError::new(denied.decision.reason, "the policy changed meanwhile")
+            })?;
             let (mut upstream, _) = upstream_for(&client.worker, again, version).await?;
             match upstream.send(request).await {
                 Ok(answer) => Ok((upstream, answer)),
@@ -171,14 +174,14 @@ fn broken(upstream: &Upstream, error: &hyper::Error) -> ConnectError {
 
 impl Outgoing {
     /// The request with a head of our own: nothing of the client's is passed on but what was read.
-    fn rebuilt(self, http2: bool, body: Sent) -> Request<Sent> {
+    fn rebuilt(self, http2: bool, scheme: Scheme, body: Sent) -> Request<Sent> {
         let Outgoing { asked, mut head, version: _ } = self;
         strip(&mut head.headers);
         head.headers.remove(HOST);
         let mut uri = Uri::builder();
         if http2 {
             // RFC 9113 section 8.3.1: `:authority` takes the place of `Host`.
-            uri = uri.scheme(Scheme::HTTP).authority(asked.authority.as_bytes());
+            uri = uri.scheme(scheme).authority(asked.authority.as_bytes());
         } else {
             head.headers.insert(HOST, asked.authority.clone());
         }

@@ -23,10 +23,16 @@ pub struct Framing {
 enum State {
     Head(PrefaceReader),
     /// Bytes that are left of a body, or of a chunk with what follows it.
-    Body { left: u64 },
+    Body {
+        left: u64,
+    },
     Chunk(Chunk, u64),
     /// Trailers: bytes taken so far, the line under way, and whether a CR was seen.
-    Trailers { taken: usize, line: Vec<u8>, after_cr: bool },
+    Trailers {
+        taken: usize,
+        line: Vec<u8>,
+        after_cr: bool,
+    },
     /// Another protocol took over.
     Upgraded,
     Refused(PrefaceError),

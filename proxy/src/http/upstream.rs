@@ -14,8 +14,15 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pingora_pool::{ConnectionMeta, ConnectionPool};
-use sidegate_policy::{Generation, HostName, Reason, decision::Dial};
-use tokio::sync::watch;
+use sidegate_certs::tls::H2;
+use sidegate_policy::{
+    Generation, HostName, Reason,
+    decision::{Dial, TlsMode},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 
 use super::body::Sent;
 use crate::{
@@ -24,7 +31,7 @@ use crate::{
     connection::{
         Worker,
         connect::{ConnectError, Connected, connect_by},
-        decide::Permit,
+        decide::{Permit, TlsVersion},
     },
 };
 
@@ -45,6 +52,8 @@ struct Key {
     /// The original destination, where that was dialled.
     address: Option<UpstreamAddr>,
     port: u16,
+    tls: TlsMode,
+    /// As the client speaks; where TLS is originated it is negotiated.
     http2: bool,
 }
 
@@ -58,6 +67,7 @@ impl Key {
             host: facts.host.as_ref().filter(|_| by_name).map(|(_, host)| host.clone()),
             address: (!by_name).then_some(original),
             port: facts.original.port(),
+            tls: permit.treatment().tls,
             http2: version == Version::HTTP_2,
         }
     }
@@ -67,6 +77,7 @@ impl Key {
 pub(super) struct Upstream {
     key: Key,
     pub(super) address: UpstreamAddr,
+    pub(super) tls: Option<TlsVersion>,
     sender: Sender,
     /// Told when the connection is gone.
     gone: watch::Receiver<bool>,
@@ -163,7 +174,9 @@ fn still_permitted(worker: &Worker, permit: &Permit, upstream: &Upstream) -> boo
     }
     let set = worker.gate.policies.current();
     set.generation() == permit.decision().generation
-        && set.judge_answer(&permit.facts().request(today()), permit.decision(), upstream.address.ip()).is_ok()
+        && set
+            .judge_answer(&permit.facts().request(today()), permit.decision(), upstream.address.ip())
+            .is_ok()
 }
 
 /// A connection for the request that `permit` allows, and whether it had been idle.
@@ -180,12 +193,37 @@ pub(super) async fn upstream_for(
 }
 
 async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, ConnectError> {
-    let Connected { upstream: socket, address, .. } =
+    let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
+    let Connected { permit, upstream: socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;
+    match permit.treatment().tls {
+        TlsMode::Originate => {
+            let Some(host) = host else {
+                return Err(ConnectError::new(Reason::HostMissing, "TLS to a server without a name"));
+            };
+            let deadline = worker.gate.settings.connect_timeout;
+            let stream = tokio::time::timeout(deadline, worker.gate.origins.originate(socket, &host)).await;
+            let stream =
+                stream.map_err(|_| ConnectError::new(Reason::UpstreamHandshake, "no answer in time"))??;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+            speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await
+        }
+        _ => {
+            let http2 = key.http2;
+            speak(socket, http2, (key, address, None)).await
+        }
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+    (key, address, tls): (Key, UpstreamAddr, Option<TlsVersion>),
+) -> Result<Upstream, ConnectError> {
     let malformed = |error: hyper::Error| ConnectError::new(Reason::UpstreamMalformed, error.to_string());
-    let io = TokioIo::new(socket);
+    let io = TokioIo::new(stream);
     let (told, gone) = watch::channel(false);
-    let sender = if key.http2 {
+    let sender = if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -205,5 +243,5 @@ async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, Con
         });
         Sender::Http1(sender)
     };
-    Ok(Upstream { key, address, sender, gone })
+    Ok(Upstream { key, address, tls, sender, gone })
 }

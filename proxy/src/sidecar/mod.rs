@@ -38,6 +38,7 @@ use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     metrics as meters,
+    origins::Origins,
     policy_store::PolicyStore,
     redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
@@ -229,6 +230,7 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         access_log: AccessLog::start(vec![sink]),
         settings,
         original_dst: Arc::new(original_dst),
+        origins: Origins::of_system(),
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }

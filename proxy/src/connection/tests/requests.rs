@@ -8,6 +8,8 @@ use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
+use super::super::world::web;
+
 use super::*;
 
 const API: &str = "93.184.216.34:80";
@@ -41,7 +43,8 @@ fn plain_origin(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
             tokio::spawn(async move {
                 while let Some(head) = read_head(&mut stream).await {
                     heads.lock().unwrap().push(head);
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\nok";
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\nok";
                     stream.write_all(answer).await.unwrap();
                 }
             });
@@ -140,7 +143,9 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let world = world().await;
     let heads = plain_origin(world.origin(API).await);
     let mut client = world.client(API).await;
-    let both = [get("/v1/a", "www.ok.example"), get("/v2/a", "www.ok.example"), get("/v1/c", "www.ok.example")].concat();
+    let both =
+        [get("/v1/a", "www.ok.example"), get("/v2/a", "www.ok.example"), get("/v1/c", "www.ok.example")]
+            .concat();
     client.write_all(both.as_bytes()).await.unwrap();
     for expected in ["200", "403", "200"] {
         assert_eq!(status(&read_answer(&mut client).await), expected);
@@ -174,7 +179,11 @@ async fn a_later_request_that_readers_could_take_differently_ends_the_connection
             }
             tokio::task::yield_now().await;
         };
-        assert!(["http-malformed", "host-mismatch"].contains(&denied.reason.as_str()), "{bad:?}: {}", denied.reason);
+        assert!(
+            ["http-malformed", "host-mismatch"].contains(&denied.reason.as_str()),
+            "{bad:?}: {}",
+            denied.reason
+        );
     }
 }
 
@@ -199,7 +208,9 @@ async fn idle_connections_serve_the_same_destination_alone() {
     let world = world().await;
     let heads = plain_origin(world.origin(API).await);
     let _other = plain_origin(world.origin("93.184.216.35:80").await);
-    for (host, dialled) in [("www.ok.example", 1), ("www.ok.example", 1), ("old.ok.example", 2), ("www.ok.example", 2)] {
+    for (host, dialled) in
+        [("www.ok.example", 1), ("www.ok.example", 1), ("old.ok.example", 2), ("www.ok.example", 2)]
+    {
         let mut client = world.client(API).await;
         client.write_all(get("/v1/a", host).as_bytes()).await.unwrap();
         assert_eq!(status(&read_answer(&mut client).await), "200");
@@ -277,7 +288,9 @@ fn http2_origin(listener: TcpListener) {
                     Ok(hyper::body::Frame::trailers(trailers)),
                 ];
                 let body = StreamBody::new(futures_of(frames));
-                Ok::<_, std::convert::Infallible>(Response::builder().header("x-path", path).body(body).unwrap())
+                Ok::<_, std::convert::Infallible>(
+                    Response::builder().header("x-path", path).body(body).unwrap(),
+                )
             });
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
@@ -314,9 +327,15 @@ async fn streams_of_http2_are_judged_each_and_trailers_pass() {
         let mut sender = sender.clone();
         async move { sender.send_request(request).await.unwrap() }
     };
-    let (allowed, denied, foreign) =
-        tokio::join!(ask("/v1/a", "www.ok.example"), ask("/v2/a", "www.ok.example"), ask("/v1/a", "evil.example"));
-    assert_eq!([allowed.status(), denied.status(), foreign.status()].map(|status| status.as_u16()), [200, 403, 403]);
+    let (allowed, denied, foreign) = tokio::join!(
+        ask("/v1/a", "www.ok.example"),
+        ask("/v2/a", "www.ok.example"),
+        ask("/v1/a", "evil.example")
+    );
+    assert_eq!(
+        [allowed.status(), denied.status(), foreign.status()].map(|status| status.as_u16()),
+        [200, 403, 403]
+    );
     assert_eq!(allowed.headers()["x-path"], "/v1/a");
     let body = allowed.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
@@ -374,6 +393,87 @@ async fn a_denied_host_is_found_in_every_request_by_an_address_rule() {
     drop(client);
     let records = world.records(3).await;
     assert_eq!(records[1].rule.as_deref(), Some("no-evil"));
-    assert_eq!(world.net.dialled(), [API], "the address that the client chose, since an address rule allows it");
+    assert_eq!(
+        world.net.dialled(),
+        [API],
+        "the address that the client chose, since an address rule allows it"
+    );
     assert!(heads.lock().unwrap().iter().all(|head| !head.contains("evil")));
+}
+
+/// Serves TLS 1.3 as `www.ok.example`, with these protocols; what it saw of each request.
+fn sealed_origin(listener: TcpListener, protocols: &'static [&'static [u8]]) -> Arc<Mutex<Vec<String>>> {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let requests = Arc::clone(&seen);
+    let credential = Arc::new(arc_swap::ArcSwap::from_pointee(web().1.clone()));
+    let config =
+        sidegate_certs::tls::serve(credential, protocols, sidegate_certs::tls::system_time()).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, requests) = (acceptor.clone(), Arc::clone(&requests));
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else { return };
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let line = format!("{:?} {} {}", request.version(), request.method(), request.uri());
+                    requests.lock().unwrap().push(line);
+                    async {
+                        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from_static(
+                            b"sealed",
+                        ))))
+                    }
+                });
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(sidegate_certs::tls::H2);
+                let stream = TokioIo::new(stream);
+                if http2 {
+                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(stream, service).await;
+                } else {
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await;
+                }
+            });
+        }
+    });
+    seen
+}
+
+fn sealed_rules() -> String {
+    RULES.replace("tls: { mode: none }", "tls: { mode: originate }")
+}
+
+#[tokio::test]
+async fn plaintext_becomes_tls_1_3_on_its_way() {
+    use sidegate_certs::tls::{H2, HTTP1};
+    for (protocols, version) in
+        [(&[HTTP1][..], "HTTP/1.1 GET /v1/a"), (&[H2], "HTTP/2.0 GET https://www.ok.example/v1/a")]
+    {
+        let protocols: &'static [&'static [u8]] = Box::leak(protocols.to_vec().into_boxed_slice());
+        let world = World::start(&sealed_rules(), ZONE).await;
+        let seen = sealed_origin(world.origin(API).await, protocols);
+        let mut client = world.client(API).await;
+        for _ in 0..2 {
+            client.write_all(get("/v1/a", "www.ok.example").as_bytes()).await.unwrap();
+            let answer = read_answer(&mut client).await;
+            assert_eq!((status(&answer), answer.1.as_str()), ("200", "sealed"), "{version}");
+        }
+        drop(client);
+        let records = world.records(2).await;
+        assert_eq!(records[0].tls.as_ref().and_then(|tls| tls.version.as_deref()), Some("1.3"));
+        assert_eq!(*seen.lock().unwrap(), [version, version]);
+        assert_eq!(world.net.dialled().len(), 1, "one handshake serves both");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_the_one_named_gets_no_request() {
+    let world = World::start(&sealed_rules(), ZONE).await;
+    let seen = sealed_origin(world.origin("93.184.216.35:80").await, &[sidegate_certs::tls::HTTP1]);
+    let mut client = world.client(API).await;
+    client.write_all(get("/v1/a", "old.ok.example").as_bytes()).await.unwrap();
+    let answer = read_answer(&mut client).await;
+    assert_eq!(status(&answer), "502");
+    drop(client);
+    assert_eq!(world.record().await.reason, "upstream-certificate");
+    assert!(seen.lock().unwrap().is_empty());
 }

@@ -133,6 +133,7 @@ impl World {
             settings,
             original_dst: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
             workload: None,
+            origins: crate::origins::Origins::of_system(),
         });
         // Connections took all that is not reserved.
         let limits = Arc::new(Limits::with_descriptors(&gate.settings, 0));

@@ -1,7 +1,10 @@
 use super::*;
 
 fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-    fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect()
 }
 
 fn stripped(fields: &[(&'static str, &'static str)]) -> Vec<String> {
@@ -36,7 +39,12 @@ fn trailers_are_still_wanted() {
 
 #[test]
 fn connection_takes_nothing_away_that_the_message_needs() {
-    let kept = stripped(&[("connection", "host, authorization, x-a"), ("host", "a"), ("authorization", "b"), ("x-a", "c")]);
+    let kept = stripped(&[
+        ("connection", "host, authorization, x-a"),
+        ("host", "a"),
+        ("authorization", "b"),
+        ("x-a", "c"),
+    ]);
     assert_eq!(kept, ["authorization: b", "host: a"]);
 }
 
@@ -48,7 +56,12 @@ fn no_identity_can_be_forged() {
 
 #[test]
 fn trailers_neither_frame_nor_route() {
-    let mut trailers = map(&[("grpc-status", "0"), ("content-length", "5"), ("host", "b"), ("transfer-encoding", "chunked")]);
+    let mut trailers = map(&[
+        ("grpc-status", "0"),
+        ("content-length", "5"),
+        ("host", "b"),
+        ("transfer-encoding", "chunked"),
+    ]);
     strip_trailers(&mut trailers);
     assert_eq!(trailers, map(&[("grpc-status", "0")]));
 }

@@ -24,7 +24,10 @@ fn in_order(text: &str) {
 fn requests_follow_each_other() {
     in_order(&[GET, GET, &post("Content-Length: 5\r\n", "hello"), GET].concat());
     in_order(&[&post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), GET].concat());
-    in_order(&[&post("Transfer-Encoding: chunked\r\n", "fF\r\n"), &"x".repeat(255), "\r\n0\r\nX-T: 1\r\n\r\n"].concat());
+    in_order(
+        &[&post("Transfer-Encoding: chunked\r\n", "fF\r\n"), &"x".repeat(255), "\r\n0\r\nX-T: 1\r\n\r\n"]
+            .concat(),
+    );
     in_order(&post("Content-Length: 0\r\n", ""));
 }
 
