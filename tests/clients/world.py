@@ -110,6 +110,12 @@ class World:
                 location / {{ return 200 "hello from $host over $ssl_protocol $server_protocol\\n"; }}
                 location /git/ {{ root {self.folder}; autoindex on; }}
             }}"""
+        plain = lambda port, option: f"""
+            server {{
+                server_name modern.example-shop.net;
+                listen {V4}:{port} {option};
+                location / {{ return 200 "$request_method $request_uri for $host over $server_protocol\\n"; }}
+            }}"""
         (self.folder / "nginx.conf").write_text(textwrap.dedent(f"""
             daemon off; pid {self.folder}/nginx.pid; error_log {self.folder}/nginx.error warn;
             {"user root;" if os.geteuid() == 0 else ""}
@@ -121,6 +127,8 @@ class World:
                 {server("modern.example-shop.net git.example-shop.net", "TLSv1.3", V4)}
                 {server("old.example-shop.net", "TLSv1.2", OLD)}
                 {server("other.example-shop.net", "TLSv1.3", ELSEWHERE)}
+                {plain(80, "")}
+                {plain(8082, "http2")}
             }}"""))
         self.start("nginx", "-c", f"{self.folder}/nginx.conf")
         wait_until(lambda: self.listens(443), "nginx listens")
