@@ -345,12 +345,12 @@ fn uri(text: &str) -> Result<SanType, AuthorityError> {
     Ok(SanType::URI(text.try_into().map_err(signing)?))
 }
 
-fn signing(error: rcgen::Error) -> AuthorityError {
+pub(crate) fn signing(error: rcgen::Error) -> AuthorityError {
     AuthorityError::Signing(error.to_string())
 }
 
 /// X.509 can't say more than the year 9999. RFC 5280 section 4.1.2.5.
-fn instant(time: UnixTime) -> OffsetDateTime {
+pub(crate) fn instant(time: UnixTime) -> OffsetDateTime {
     const LAST: i64 = 253_402_300_799;
     let seconds = i64::try_from(time.as_secs()).unwrap_or(LAST).min(LAST);
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)

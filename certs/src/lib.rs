@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod bundle;
 pub mod identity;
+pub mod inspection;
 pub mod key;
 pub mod lifetime;
 mod random;
@@ -23,6 +24,7 @@ mod x509;
 pub use authority::{Authority, Profile};
 pub use bundle::{TrustBundle, TrustStore};
 pub use identity::{Identity, IdentityCell};
+pub use inspection::InspectionAuthority;
 pub use key::{KeyKind, PrivateKey, PublicKey};
 pub use lifetime::Validity;
 pub use request::CertificateRequest;

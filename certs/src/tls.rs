@@ -16,7 +16,7 @@ use rustls::{
 
 pub use mesh::{TrustCell, mesh_client, mesh_server, peer_id};
 pub use origin::{Origin, OriginError, Pin};
-pub use serve::{Credential, CredentialError, serve};
+pub use serve::{Credential, CredentialError, inspect, serve};
 
 /// The application protocol of the mesh. RFC 9113 section 3.2.
 pub const H2: &[u8] = b"h2";

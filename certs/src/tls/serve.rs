@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{SetupError, server, without_resumption};
-use crate::{Identity, Validity, key::PrivateKey, x509};
+use crate::{Identity, Validity, inspection::Minted, key::PrivateKey, x509};
 
 /// Why a certificate and key can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,21 @@ pub fn serve(
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, SetupError> {
     let resolver = Arc::new(Served { credential, time: Arc::clone(&time) });
+    let mut config = server(time)?.with_no_client_auth().with_cert_resolver(resolver);
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(without_resumption(config))
+}
+
+/// For accepting a client whose connection is inspected: as the host that was minted for.
+///
+/// # Errors
+/// This build's cryptography can't do TLS 1.3.
+pub fn inspect(
+    minted: &Minted,
+    protocols: &[&[u8]],
+    time: Arc<dyn TimeProvider>,
+) -> Result<ServerConfig, SetupError> {
+    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(minted.certified())));
     let mut config = server(time)?.with_no_client_auth().with_cert_resolver(resolver);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(without_resumption(config))

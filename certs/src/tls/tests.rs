@@ -272,3 +272,20 @@ fn roots_are_demanded() {
     let (_, unreadable) = Origin::from_readable(&[root, junk]).unwrap();
     assert_eq!(unreadable, 1);
 }
+
+#[test]
+fn an_inspected_client_believes_the_workloads_own_authority_alone() {
+    let authority = crate::InspectionAuthority::new(now()).unwrap();
+    let minted =
+        authority.mint(&sidegate_policy::HostName::parse("api.example.test").unwrap(), now()).unwrap();
+    let shake = |root: &CertificateDer<'static>, name: &str| {
+        let client =
+            Origin::from_roots(std::slice::from_ref(root)).unwrap().client(None, &[HTTP1], clock(now()));
+        let server = inspect(&minted, &[HTTP1], clock(now())).unwrap();
+        Ends::new(client.unwrap(), server, name).shake().0
+    };
+    assert_eq!(shake(authority.certificate(), "api.example.test"), Ok(()));
+    assert!(shake(authority.certificate(), "other.example.test").is_err());
+    let other = crate::InspectionAuthority::new(now()).unwrap();
+    assert!(shake(other.certificate(), "api.example.test").is_err());
+}
