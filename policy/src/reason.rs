@@ -107,6 +107,9 @@ reasons! {
     UpstreamHandshake, "upstream-handshake", Upstream, "The TLS handshake with the server failed.", "Check the server's TLS.";
     UpstreamCertificate, "upstream-certificate", Upstream, "The server's certificate is not one that is believed for this name.", "Check the certificate, or name the roots that issued it.";
 
+    InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
+
+    LimitInspection, "limit-inspection", Sidegate, "Too many different hosts were to be inspected within a second.", "Find what asks for so many hosts.";
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
     LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";
     LimitQuestions, "limit-questions", Sidegate, "Too many DNS questions are waiting for an answer.", "Find what asks so many, or check the configured resolvers.";

@@ -31,6 +31,7 @@ use crate::{
         server::{serve_tcp, serve_udp},
     },
     http::upstream::Pool,
+    inspection::Inspection,
     limits::Limits,
     metrics::Meters,
     origins::Origins,
@@ -65,6 +66,8 @@ pub struct Gate {
     pub names: Names,
     /// Whom to believe about servers that the proxy itself speaks TLS to.
     pub origins: Origins,
+    /// What opens the workload's TLS where a rule says so.
+    pub inspection: Inspection,
     /// Where records go.
     pub access_log: AccessLog,
     /// Deadlines and limits.

@@ -32,6 +32,7 @@ use sidegate_proxy::{
     access_log::{AccessLog, JsonLines, Sink},
     clock::today,
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
+    inspection::Inspection,
     origins::Origins,
     policy_store::PolicyStore,
     redirect::{self, Datagrams, RefusalRecords},
@@ -157,6 +158,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
         original_dst: Arc::new(redirect::original_dst),
         workload: None,
         origins: Origins::of_system(),
+        inspection: Inspection::new(),
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;

@@ -237,7 +237,8 @@ pub fn carried_out(treatment: Treatment) -> bool {
         TlsMode::None => dialled,
         TlsMode::Passthrough { .. } => dialled && !per_request,
         TlsMode::Originate => dialled && per_request,
-        TlsMode::Inspect | TlsMode::Mesh | TlsMode::Terminate => false,
+        TlsMode::Inspect => dialled,
+        TlsMode::Mesh | TlsMode::Terminate => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -22,6 +22,13 @@ pub(crate) fn reset(stream: &TcpStream) {
 /// Says the last words and closes. Input that is still arriving is read away for a moment: closing over unread
 /// bytes would send a reset, which may destroy the words before they are read (RFC 9112 section 9.6).
 pub(crate) async fn say(mut stream: TcpStream, words: &[u8]) {
+    if !said(&mut stream, words).await {
+        reset(&stream);
+    }
+}
+
+/// The same on any stream; false: nobody listened.
+pub(crate) async fn said(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) -> bool {
     let parting = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
@@ -35,7 +42,5 @@ pub(crate) async fn say(mut stream: TcpStream, words: &[u8]) {
         }
         Ok::<(), std::io::Error>(())
     };
-    if !matches!(timeout(PATIENCE, parting).await, Ok(Ok(()))) {
-        reset(&stream);
-    }
+    matches!(timeout(PATIENCE, parting).await, Ok(Ok(())))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sidegate_api::CloseReason;
+use sidegate_certs::tls::H2;
 use sidegate_policy::{Observed, Reason, Verdict, decision::TlsMode, reason::Side};
 
 use super::{
@@ -21,7 +22,11 @@ use super::{
 };
 use crate::{
     clock::today,
-    http::engine::serve,
+    http::{
+        engine::{Opened, serve, serve_stream},
+        upstream::verify,
+    },
+    inspection::Refused,
     tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
 };
 
@@ -46,6 +51,9 @@ async fn establish(mut link: Link) -> Option<Relay> {
     };
     let classified = observe(Accepted { link, original }).await;
     let Judged { mut link, permit, early } = admit(classified).await?;
+    if permit.treatment().tls == TlsMode::Inspect {
+        return inspect(link, permit, early).await;
+    }
     if permit.treatment().per_request {
         let facts = Arc::clone(permit.facts());
         link.record.entry.judged_by_request();
@@ -73,6 +81,41 @@ async fn establish(mut link: Link) -> Option<Relay> {
             Err(stopped) => stop(link, upstream, stopped).await,
         },
     }
+}
+
+/// The server first: nothing is minted for one that can't be verified. Then the client, then its requests.
+async fn inspect<T>(mut link: Link, permit: Permit, early: Early) -> Option<T> {
+    let (worker, facts) = (Arc::clone(&link.worker), Arc::clone(permit.facts()));
+    let Some((_, host)) = &facts.host else {
+        let error = ConnectError::new(Reason::HostMissing, "inspection needs the server's name");
+        return fail(link, &early, error).await;
+    };
+    match verify(&worker, permit).await {
+        Ok(address) => {
+            link.record.upstream = Some(address);
+            link.record.entry.dialled(address);
+            link.record.entry.catch_up(&worker.gate.policies);
+        }
+        Err(error) => return fail(link, &early, error).await,
+    }
+    let Link { mut record, client, slot, worker: _ } = link;
+    let patience = worker.gate.settings.classify_timeout;
+    match worker.gate.inspection.accept(host, early.bytes, client, patience).await {
+        Ok(stream) => {
+            record.tls = Some(TlsVersion::Tls13);
+            record.entry.judged_by_request();
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+            let opened =
+                Opened { record, slot, worker: Arc::clone(&worker), facts: Arc::clone(&facts), http2 };
+            serve_stream(opened, stream, Vec::new()).await;
+        }
+        Err(Refused { reason, detail }) => {
+            record.failed(reason, format!("{} ({detail})", in_words(reason)), CloseReason::TlsRefused);
+            drop(record);
+            drop(slot);
+        }
+    }
+    None
 }
 
 /// A permitted connection.

@@ -175,6 +175,7 @@ pub(crate) fn gate(
         access_log: AccessLog::start(vec![Box::new(records.clone())]),
         original_dst: Arc::new(move |stream| wanted.of(stream)),
         origins: Origins::new(web().0.clone()),
+        inspection: crate::inspection::Inspection::new(),
         workload: Some("spiffe://example.org/ns/test/sa/app".into()),
         settings,
     })

@@ -20,6 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sidegate_api::CloseReason;
 use sidegate_policy::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     denial::Denial,
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     addrs::{ClientAddr, OriginalDst},
     connection::{Worker, decide::Facts, farewell, link::Link, live::Judgement, record::Record},
+    limits::ConnectionSlot,
 };
 
 /// The most streams of one HTTP/2 client at a time.
@@ -74,10 +76,28 @@ impl Client {
 
 /// Serves a connection whose first bytes, `early`, were recognised as HTTP, until either side is done.
 pub(crate) async fn serve(link: Link, facts: Arc<Facts>, early: Vec<u8>) {
-    let Link { mut record, client: socket, slot, worker } = link;
+    let Link { record, client, slot, worker } = link;
     let http2 = early.starts_with(b"PRI * HTTP/2.0");
+    serve_stream(Opened { record, slot, worker, facts, http2 }, client, early).await;
+}
+
+/// A connection whose client speaks HTTP on a stream of its own.
+pub(crate) struct Opened {
+    pub(crate) record: Record,
+    pub(crate) slot: ConnectionSlot,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) http2: bool,
+}
+
+/// Serves it until either side is done.
+pub(crate) async fn serve_stream<S>(opened: Opened, stream: S, early: Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Opened { mut record, slot, worker, facts, http2 } = opened;
     let watched = (!http2).then(|| Watched::new(worker.gate.settings.classify_bytes));
-    let stream = ClientStream::new(socket, early, watched.clone(), record.entry.live());
+    let stream = ClientStream::new(stream, early, watched.clone(), record.entry.live());
     let client = Arc::new(Client {
         source: record.source(),
         original: record.original,
@@ -90,36 +110,35 @@ pub(crate) async fn serve(link: Link, facts: Arc<Facts>, early: Vec<u8>) {
         (serve_http2(&client, &record, stream).await, None)
     } else {
         let (close, stream) = serve_http1(&client, &record, stream).await;
-        (close, Some(stream))
+        (close, Some(stream.socket))
     };
     record.closed(close);
-    let socket = stream.map(|stream| stream.socket);
-    match (client.refused(), socket) {
-        (Some(reason), Some(socket)) => {
-            record.denied(Judgement::refused(reason));
-            drop(record);
-            let denial = Denial { reason, rule: None, host: None, explanation: None, head: false };
-            farewell::say(socket, &denial.http1()).await;
-        }
-        (_, socket) => {
-            // Each request has its own record; only a connection without one is told of by itself.
-            if client.requests.load(Relaxed) > 0 {
-                record.told_by_requests();
-            } else if close == CloseReason::Done {
-                record.denied(Judgement::refused(Reason::ClassifyEof));
-            }
-            drop(record);
-            drop(socket);
-        }
+    let refused = client.refused();
+    // Each request has its own record; only a connection without one is told of by itself.
+    match refused {
+        Some(reason) => record.denied(Judgement::refused(reason)),
+        None if client.requests.load(Relaxed) > 0 => record.told_by_requests(),
+        None if close == CloseReason::Done => record.denied(Judgement::refused(Reason::ClassifyEof)),
+        None => {}
+    }
+    drop(record);
+    // An orderly end is told; what was cut off must not pass for one.
+    if let Some(mut stream) = stream.filter(|_| refused.is_some() || close == CloseReason::Done) {
+        let denial = refused
+            .map(|reason| Denial { reason, rule: None, host: None, explanation: None, head: false }.http1());
+        farewell::said(&mut stream, &denial.unwrap_or_default()).await;
     }
     drop(slot);
 }
 
-async fn serve_http1(
+async fn serve_http1<S>(
     client: &Arc<Client>,
     record: &Record,
-    stream: ClientStream,
-) -> (CloseReason, ClientStream) {
+    stream: ClientStream<S>,
+) -> (CloseReason, ClientStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let shared = Arc::clone(client);
     let service = service_fn(move |request| {
         let client = Arc::clone(&shared);
@@ -143,7 +162,10 @@ async fn serve_http1(
     (close, connection.into_parts().io.into_inner())
 }
 
-async fn serve_http2(client: &Arc<Client>, record: &Record, stream: ClientStream) -> CloseReason {
+async fn serve_http2<S>(client: &Arc<Client>, record: &Record, stream: ClientStream<S>) -> CloseReason
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let shared = Arc::clone(client);
     let service = service_fn(move |request| {
         let client = Arc::clone(&shared);

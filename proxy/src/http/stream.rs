@@ -9,10 +9,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
 use crate::connection::live::Live;
@@ -33,16 +30,16 @@ impl Watched {
 
 /// The client's side.
 #[derive(Debug)]
-pub(super) struct ClientStream {
-    pub(super) socket: TcpStream,
+pub(super) struct ClientStream<S> {
+    pub(super) socket: S,
     early: Bytes,
     /// HTTP/1 alone: HTTP/2 has one framing, and its engine knows it.
     watched: Option<Watched>,
     live: Arc<Live>,
 }
 
-impl ClientStream {
-    pub(super) fn new(socket: TcpStream, early: Vec<u8>, watched: Option<Watched>, live: Arc<Live>) -> Self {
+impl<S: AsyncRead + Unpin> ClientStream<S> {
+    pub(super) fn new(socket: S, early: Vec<u8>, watched: Option<Watched>, live: Arc<Live>) -> Self {
         ClientStream { socket, early: early.into(), watched, live }
     }
 
@@ -59,7 +56,7 @@ impl ClientStream {
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let Some(watched) = stream.watched.clone() else { return stream.poll_bytes(cx, buf) };
@@ -75,7 +72,7 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes))?;
         self.live.touch();

@@ -68,7 +68,7 @@ impl Key {
             address: (!by_name).then_some(original),
             port: facts.original.port(),
             tls: permit.treatment().tls,
-            http2: version == Version::HTTP_2,
+            http2: version == Version::HTTP_2 && permit.treatment().tls == TlsMode::None,
         }
     }
 }
@@ -113,12 +113,20 @@ impl Upstream {
         matches!(self.sender, Sender::Http2(_))
     }
 
+    /// Takes a request at once. A fresh connection does once its task has run.
     fn is_open(&self) -> bool {
         !*self.gone.borrow()
             && match &self.sender {
                 Sender::Http1(sender) => sender.is_ready(),
                 Sender::Http2(sender) => sender.is_ready(),
             }
+    }
+
+    fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
     }
 }
 
@@ -150,7 +158,7 @@ impl Pool {
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn keep(&self, upstream: Upstream) {
-        if !upstream.is_open() {
+        if upstream.is_closed() {
             return;
         }
         let meta = ConnectionMeta::new(self.hasher.hash_one(&upstream.key), self.next.fetch_add(1, Relaxed));
@@ -192,12 +200,20 @@ pub(super) async fn upstream_for(
     }
 }
 
+/// Makes sure of the server before its client is answered for it: a verified connection waits for the first request.
+pub(crate) async fn verify(worker: &Worker, permit: Permit) -> Result<UpstreamAddr, ConnectError> {
+    let (upstream, _) = upstream_for(worker, permit, Version::HTTP_11).await?;
+    let address = upstream.address;
+    worker.pool.keep(upstream);
+    Ok(address)
+}
+
 async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, ConnectError> {
     let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
     let Connected { permit, upstream: socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;
     match permit.treatment().tls {
-        TlsMode::Originate => {
+        TlsMode::Originate | TlsMode::Inspect => {
             let Some(host) = host else {
                 return Err(ConnectError::new(Reason::HostMissing, "TLS to a server without a name"));
             };

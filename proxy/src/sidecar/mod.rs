@@ -37,6 +37,7 @@ pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload:
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
+    inspection::Inspection,
     metrics as meters,
     origins::Origins,
     policy_store::PolicyStore,
@@ -231,6 +232,7 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         settings,
         original_dst: Arc::new(original_dst),
         origins: Origins::of_system(),
+        inspection: Inspection::new(),
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }

@@ -11,6 +11,7 @@ use super::world::{World, policies};
 mod endings;
 mod hidden;
 mod http;
+mod inspected;
 mod limits;
 mod naive;
 mod names;

@@ -66,7 +66,7 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// One answer with a content-length: its head and its body.
-async fn read_answer(stream: &mut TcpStream) -> (String, String) {
+pub(super) async fn read_answer(stream: &mut TcpStream) -> (String, String) {
     let head = read_head(stream).await.expect("an answer");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
     let mut body = vec![0; length.parse().unwrap()];
@@ -74,11 +74,11 @@ async fn read_answer(stream: &mut TcpStream) -> (String, String) {
     (head, String::from_utf8(body).unwrap())
 }
 
-fn get(path: &str, host: &str) -> String {
+pub(super) fn get(path: &str, host: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
-fn status(answer: &(String, String)) -> &str {
+pub(super) fn status(answer: &(String, String)) -> &str {
     &answer.0[9..12]
 }
 
@@ -402,7 +402,10 @@ async fn a_denied_host_is_found_in_every_request_by_an_address_rule() {
 }
 
 /// Serves TLS 1.3 as `www.ok.example`, with these protocols; what it saw of each request.
-fn sealed_origin(listener: TcpListener, protocols: &'static [&'static [u8]]) -> Arc<Mutex<Vec<String>>> {
+pub(super) fn sealed_origin(
+    listener: TcpListener,
+    protocols: &'static [&'static [u8]],
+) -> Arc<Mutex<Vec<String>>> {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let requests = Arc::clone(&seen);
     let credential = Arc::new(arc_swap::ArcSwap::from_pointee(web().1.clone()));

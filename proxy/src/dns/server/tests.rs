@@ -134,6 +134,7 @@ impl World {
             original_dst: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
             workload: None,
             origins: crate::origins::Origins::of_system(),
+            inspection: crate::inspection::Inspection::new(),
         });
         // Connections took all that is not reserved.
         let limits = Arc::new(Limits::with_descriptors(&gate.settings, 0));
