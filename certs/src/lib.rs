@@ -31,3 +31,4 @@ pub use request::CertificateRequest;
 pub use revocation::Revocations;
 pub use rustls::pki_types::UnixTime;
 pub use svid::Svid;
+pub use x509::certificate_to_pem;

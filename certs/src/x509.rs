@@ -23,6 +23,11 @@ pub(crate) fn certificates_of_pem(pem: &[u8]) -> Option<Vec<CertificateDer<'stat
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()
 }
 
+/// A certificate in PEM. RFC 7468 section 5.
+pub fn certificate_to_pem(der: &[u8]) -> String {
+    to_pem("CERTIFICATE", der)
+}
+
 /// One PEM section. RFC 7468.
 pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
     let body = zeroize::Zeroizing::new(STANDARD.encode(der));

@@ -90,6 +90,12 @@ impl Origins {
     }
 }
 
+/// The roots of the operating system, in PEM; empty where it has none.
+pub fn system_roots_pem() -> String {
+    let found = rustls_native_certs::load_native_certs().certs;
+    found.iter().map(|root| sidegate_certs::certificate_to_pem(root)).collect()
+}
+
 fn system_roots() -> Option<Origin> {
     let found = rustls_native_certs::load_native_certs().certs;
     let own = || Origin::from_anchors(webpki_roots::TLS_SERVER_ROOTS.to_vec());

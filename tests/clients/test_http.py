@@ -1,5 +1,6 @@
 """Plaintext HTTP through `sidegate run`: each request is judged, what leaves can be TLS 1.3."""
 import json
+import sys
 
 from world import gated
 
@@ -59,3 +60,24 @@ def test_a_server_that_nobody_vouches_for_gets_no_request(world, tmp_path):
     seen = gated(world, tmp_path, [http_rule("", mode="originate")], ["curl", "-sS", f"http://{HOST}:443/v1/a"])
     assert json.loads(seen.output)["reason"] == "upstream-certificate", seen
     assert not seen.requests, seen
+
+
+def test_inspected_clients_believe_the_run_and_each_request_is_judged(world, tmp_path):
+    rule = f'{{ name: seen, to: [ {{ hosts: [ {HOST} ] }} ], ports: [ 443 ], tls: {{ mode: inspect }}, http: [ {{ methods: [ GET ], paths: [ "/v1/**" ] }} ] }}'
+    trust = {"SSL_CERT_FILE": str(world.folder / "ca.pem")}
+    fetch = "import requests; print([requests.get(f'https://%s/{path}').status_code for path in ('v1/a', 'v2/a')])" % HOST
+    node = f"fetch('https://{HOST}/v1/n').then(async r => console.log(r.status, await r.text()))"
+    for command, expected in (
+        (["curl", "-sS", "-w", "%{http_code}", f"https://{HOST}/v1/a"], "200"),
+        (["curl", "-sS", "-w", "%{http_code}", f"https://{HOST}/v2/a"], "403"),
+        ([sys.executable, "-c", fetch], "[200, 403]"),
+        (["node", "-e", node], "200"),
+    ):
+        seen = gated(world, tmp_path, [rule], command, env=trust)
+        assert expected in seen.output, (command, seen)
+        assert "/v2/a" not in seen.requests, seen
+        assert all(record["tls"]["version"] == "1.3" for record in seen.records if record["protocol"] == "tls" and record["verdict"] == "allowed"), seen
+    pinned = ["curl", "-sS", "--cacert", str(world.folder / "ca.pem"), f"https://{HOST}/v1/a"]
+    seen = gated(world, tmp_path, [rule], pinned, env=trust)
+    assert seen.status == 60 and not seen.requests, seen
+    assert [record["reason"] for record in seen.of(HOST, "denied")] == ["inspection-refused"], seen

@@ -26,6 +26,8 @@ use super::{
 pub(super) struct Plan {
     /// The program and its arguments.
     pub(super) command: Vec<OsString>,
+    /// Variables beside our own.
+    pub(super) environment: Vec<(OsString, OsString)>,
     /// Unix sockets that stay reachable.
     pub(super) allow_socket: Vec<PathBuf>,
     /// Listener sockets of each kind and family: one a worker.
@@ -138,7 +140,7 @@ fn execute(plan: &Plan) -> ! {
         namespace::exit_now(126);
     }
     let Some((program, arguments)) = plan.command.split_first() else { namespace::exit_now(127) };
-    let error = namespace::execute(program, arguments);
+    let error = namespace::execute(program, arguments, &plan.environment);
     let (status, why) = match error.kind() {
         io::ErrorKind::NotFound => (127, "not found".to_owned()),
         _ => (126, error.to_string()),

@@ -21,11 +21,12 @@ mod suggestion;
 mod summary;
 mod supervise;
 mod terminal;
+mod trust;
 mod unavailable;
 mod waiter;
 mod wording;
 
-use std::{fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, fs::OpenOptions, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use sidegate_policy::{Direction, HostEvidence, HostName, Observed, PolicySet, Request, Verdict};
 use sidegate_proxy::{
@@ -51,6 +52,7 @@ use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
 use suggestion::Known;
 use summary::{Advice, Closing, Summary};
+use trust::Trust;
 
 /// Exit status before the command runs: the policy is invalid.
 const INVALID: u8 = 1;
@@ -104,20 +106,32 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         Ok(Some(status)) => return status,
         Err(error) => return unavailable(&error.to_string()),
     }
-    let prepared = match prepare(&args, settings.workers) {
+    let inspection = Inspection::new();
+    let trust = match policies.set.inspects().then(|| Trust::write(&inspection)).transpose() {
+        Ok(trust) => trust,
+        Err(error) => return unavailable(&format!("the roots for the command can't be written: {error}")),
+    };
+    let environment = trust.as_ref().map(Trust::environment).unwrap_or_default();
+    let prepared = match prepare(&args, settings.workers, environment) {
         Ok(prepared) => prepared,
         Err(failure) => {
             eprint!("{}", unavailable::explain(&failure, &unavailable::Surroundings::look()));
             return UNAVAILABLE;
         }
     };
-    serve(&args, policies, settings, prepared).unwrap_or_else(|error| unavailable(&error.to_string()))
+    serve(&args, policies, settings, (prepared, inspection))
+        .unwrap_or_else(|error| unavailable(&error.to_string()))
 }
 
 /// Makes the inner side; where a `/proc` of its own is refused, again without.
-fn prepare(args: &RunArgs, workers: usize) -> Result<Prepared, Unprepared> {
+fn prepare(
+    args: &RunArgs,
+    workers: usize,
+    environment: Vec<(OsString, OsString)>,
+) -> Result<Prepared, Unprepared> {
     let mut plan = Plan {
         command: args.command.clone(),
+        environment,
         allow_socket: args.allow_socket.clone(),
         workers,
         own_processes: true,
@@ -137,7 +151,12 @@ fn prepare(args: &RunArgs, workers: usize) -> Result<Prepared, Unprepared> {
 }
 
 /// From the first thread to the last record.
-fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepared) -> io::Result<u8> {
+fn serve(
+    args: &RunArgs,
+    policies: Policies,
+    settings: Settings,
+    (prepared, inspection): (Prepared, Inspection),
+) -> io::Result<u8> {
     waiter::leave_group()?;
     // Threads inherit the blocked signals, so that only this one reads them.
     let signals = supervise::signal_source()?;
@@ -158,7 +177,7 @@ fn serve(args: &RunArgs, policies: Policies, settings: Settings, prepared: Prepa
         original_dst: Arc::new(redirect::original_dst),
         workload: None,
         origins: Origins::of_system(),
-        inspection: Inspection::new(),
+        inspection,
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;

@@ -230,6 +230,13 @@ impl PolicySet {
         &self.rules[rule.0 as usize].facts
     }
 
+    /// Whether some rule has the workload's TLS opened.
+    pub fn inspects(&self) -> bool {
+        self.rules().any(|(_, rule)| {
+            rule.tls == crate::decision::TlsMode::Inspect && rule.action == crate::document::Action::Allow
+        })
+    }
+
     /// Every rule, in order.
     pub(crate) fn rules(&self) -> impl Iterator<Item = (RuleId, &CompiledRule)> {
         (0..).map(RuleId).zip(&self.rules)

@@ -118,10 +118,16 @@ pub fn drop_capabilities() -> io::Result<()> {
 /// NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE with their locks, and the lock of KEEP_CAPS. capabilities(7), linux/securebits.h.
 const LOCKED_SECURE_BITS: u32 = 0b1110_1111;
 
-/// Executes `program` (looked up in `PATH`) with `arguments`; returns only on failure. Signal mask empty, SIGPIPE default.
-pub fn execute(program: &std::ffi::OsStr, arguments: &[std::ffi::OsString]) -> io::Error {
+/// Executes `program` (looked up in `PATH`) with `arguments` and this environment beside our own; returns only on
+/// failure. Signal mask empty, SIGPIPE default.
+pub fn execute(
+    program: &std::ffi::OsStr,
+    arguments: &[std::ffi::OsString],
+    environment: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> io::Error {
     use std::os::unix::process::CommandExt;
-    std::process::Command::new(program).args(arguments).exec()
+    let environment = environment.iter().map(|(name, value)| (name, value));
+    std::process::Command::new(program).args(arguments).envs(environment).exec()
 }
 
 fn tolerate_inval(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
