@@ -16,6 +16,9 @@ const GIVEN: &[(&str, &str)] = &[
     ("NFTA_IMMEDIATE_DATA", "linux/netfilter/nf_tables.h"),
 ];
 
+/// Associated types of others' traits, each with whose.
+const OF_TRAITS: &[(&str, &str)] = &[("type Data =", "http_body::Body")];
+
 /// What a keyword introduces.
 const TYPES: &[&str] = &["struct", "enum", "union", "trait", "type"];
 const OTHERS: &[&str] = &["fn", "mod", "const", "static", "let", "mut", "ref", "macro_rules"];
@@ -31,6 +34,9 @@ pub fn names(tree: &Tree) -> Vec<String> {
     }
     for (file, layers) in tree.rust() {
         for (number, line) in layers.code.lines().enumerate() {
+            if OF_TRAITS.iter().any(|(start, _)| line.trim_start().starts_with(start)) {
+                continue;
+            }
             for (name, kind) in declared(line) {
                 let own = GIVEN.iter().fold(name.to_owned(), |name, (term, _)| name.replace(term, ""));
                 let listed = parts(&own).into_iter().find(|word| is_listed(word, kind == Kind::Type));
