@@ -1,6 +1,7 @@
 //! Whom to believe: the roots of each trust domain, never mixed. SPIFFE Trust Domain and Bundle, sections 3-4.
 
 mod jwks;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +10,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use sidegate_policy::{SpiffeId, TrustDomain};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
+
+pub use summary::RootSummary;
 
 use crate::{
     Validity,

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod connection;
 pub mod dns;
 pub mod http;
+pub mod identity;
 pub mod inspection;
 pub mod limits;
 pub mod metrics;

@@ -1,5 +1,7 @@
 //! The sidecar's configuration file: parsed whole or refused whole, every error with its place and fix.
 
+mod identity;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -13,7 +15,7 @@ use sidegate_policy::{
     document::{Section, read_sections},
 };
 
-use crate::{dns::ResolvConf, redirect::PROXY_UID, settings::Settings};
+use crate::{dns::ResolvConf, identity::IdentityFiles, redirect::PROXY_UID, settings::Settings};
 
 /// Everything that `sidegate-proxy serve` can be told, with the defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +26,9 @@ pub struct Config {
     /// The workload's SPIFFE ID: chooses the policies that apply, and is written into records.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_option")]
     pub workload: Option<SpiffeId>,
+    /// The files of its X.509-SVID and of whom it believes; `None`: it has no identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityFiles>,
     /// Ports and addresses.
     pub listen: Listen,
     /// The admin socket; `None`: there is none.
@@ -125,6 +130,7 @@ const FIELDS: &[&str] = &[
     "kind",
     "policies",
     "workload",
+    "identity",
     "listen",
     "admin",
     "state",
@@ -192,9 +198,11 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
     let target = |text: &str| if text == "-" { Some(Target::Stdout) } else { path(text).map(Target::File) };
     let spiffe_id = "write a SPIFFE ID, such as spiffe://example.org/ns/pay/sa/api";
     let admin = root.section("admin", &["socket"]);
+    let workload = root.parsed("workload", spiffe_id, |text| SpiffeId::parse(text).ok());
     Some(Config {
+        identity: identity::read(root, folder, workload.as_ref()),
         policies: root.list("policies", "write a path", path).unwrap_or_default(),
-        workload: root.parsed("workload", spiffe_id, |text| SpiffeId::parse(text).ok()),
+        workload,
         listen: listen(root),
         admin_socket: admin.and_then(|admin| admin.parsed("socket", "write a path", path)),
         state: root.parsed("state", "write a folder's path", path),

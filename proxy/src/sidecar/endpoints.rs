@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use serde_json::json;
+use sidegate_certs::UnixTime;
 use sidegate_policy::{
     CanonicalPath, Direction, HostEvidence, HostName, Observed, Request, request::HttpFacts,
 };
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     clock::today,
     connection::explain::explain,
+    identity::unconfigured,
     metrics::verdict_word,
     server::{Connections, Gate},
 };
@@ -53,9 +55,10 @@ pub(super) fn admin(sources: Arc<Sources>) -> Answer {
         "/metrics" => metrics(&sources),
         "/config" => Reply::json(200, &effective(&sources.config)),
         "/policy" => policy(&sources),
+        "/certs" => certs(&sources),
         "/connections" => connections(&sources),
         "/explain" => explanation(&sources, asked),
-        _ => Reply::text(404, "here are /ready, /metrics, /config, /policy, /connections and /explain\n"),
+        _ => Reply::text(404, "here are /ready, /metrics, /config, /policy, /certs, /connections and /explain\n"),
     })
 }
 
@@ -72,6 +75,11 @@ fn metrics(sources: &Sources) -> Reply {
 fn policy(sources: &Sources) -> Reply {
     let (applied, last_reload) = sources.status.policy();
     Reply::json(200, &json!({ "applied": applied, "lastReload": last_reload }))
+}
+
+fn certs(sources: &Sources) -> Reply {
+    let identities = sources.status.identities();
+    Reply::json(200, &identities.map_or_else(unconfigured, |known| known.tell(UnixTime::now())))
 }
 
 fn connections(sources: &Sources) -> Reply {

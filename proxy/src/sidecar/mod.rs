@@ -20,6 +20,7 @@ mod web;
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use sidegate_certs::UnixTime;
 use sidegate_policy::{CompileOptions, Diagnostic, Generation, PolicySet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +38,7 @@ pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload:
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
+    identity::{self, Follower, Ground, IdentityFiles},
     inspection::Inspection,
     metrics as meters,
     origins::Origins,
@@ -101,7 +103,9 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     privileges::renounce().map_err(system("dropping capabilities"))?;
     let gate = Arc::new(open_gate(&config, first.set)?);
     kernel.record_refusals(&gate);
-    let status = Arc::new(Status::new(kernel.capture()));
+    let follower = config.identity.clone().map(followed);
+    let status =
+        Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
@@ -124,6 +128,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         let reloader =
             Reloader { gate: Arc::clone(&gate), status: Arc::clone(&status), files, options, tried, kernel };
         tokio::spawn(reloader.run(watch, signals.hangup));
+        follower.map(|follower| tokio::spawn(follower.run()));
         status.serving();
         banner(&config, &gate, &status);
         stopped(signals.terminate, signals.interrupt).await;
@@ -135,6 +140,14 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     runtime.shutdown_background();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The files of an identity, looked at once: what is wrong with them keeps the proxy from being ready, not from starting,
+/// since they may come later.
+fn followed(files: IdentityFiles) -> Follower {
+    let mut follower = Follower::new(files);
+    follower.look(UnixTime::now());
+    follower
 }
 
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
@@ -267,6 +280,7 @@ fn install_metrics() -> PrometheusHandle {
         let _ = metrics::counter!(RELOADS, "result" => result.word());
     }
     metrics::describe_counter!(RELOADS, "Attempts to apply policies, by result.");
+    identity::describe();
     handle
 }
 
@@ -373,12 +387,34 @@ pub struct Checked {
 /// What a configuration and its policies come to.
 ///
 /// # Errors
-/// Every diagnostic of the policies.
+/// Every diagnostic of the policies and of the identity's files.
 pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
     let contents = PolicyFiles { paths: config.policies.clone() }.read();
-    let documents = if contents.is_empty() { Vec::new() } else { contents.compile(&options)?.documents };
+    let compiled = if contents.is_empty() { Ok(Vec::new()) } else { documents(&contents, &options) };
+    let (absent, wrong) = identity_faults(config);
+    let documents = match compiled {
+        Ok(documents) if wrong.is_empty() => documents,
+        Ok(_) => return Err(wrong),
+        Err(diagnostics) => return Err(diagnostics.into_iter().chain(wrong).collect()),
+    };
     let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
     let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    Ok(Checked { summary, warnings: inbound::warning(&documents).into_iter().collect() })
+    Ok(Checked { summary, warnings: inbound::warning(&documents).into_iter().chain(absent).collect() })
+}
+
+fn documents(
+    contents: &Contents,
+    options: &CompileOptions,
+) -> Result<Vec<status::DocumentSummary>, Vec<Diagnostic>> {
+    contents.compile(options).map(|loaded| loaded.documents)
+}
+
+/// Of the identity's files those that are not there, which may come later, and what is wrong with those that are.
+fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
+    let faults = config.identity.as_ref().map(|files| identity::check(files, UnixTime::now()));
+    let (absent, wrong): (Vec<_>, Vec<_>) =
+        faults.unwrap_or_default().into_iter().partition(|fault| fault.ground == Ground::Absent);
+    let absent = absent.iter().map(|fault| format!("{fault}: until it is, the proxy is not ready")).collect();
+    (absent, wrong.iter().map(identity::Fault::diagnostic).collect())
 }

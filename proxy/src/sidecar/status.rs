@@ -2,22 +2,25 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::SystemTime,
 };
 
 use serde::Serialize;
+use sidegate_certs::UnixTime;
 use sidegate_policy::{Diagnostic, Generation};
 
 use super::kernel::Capture;
-use crate::clock::rfc3339_millis;
+use crate::{clock::rfc3339_millis, identity::Identities};
 
 /// Shared by the endpoints, the reloader and the drain.
 #[derive(Debug, Default)]
 pub(super) struct Status {
     capture: Capture,
+    /// Where an identity is configured.
+    identities: Option<Arc<Identities>>,
     serving: AtomicBool,
     draining: AtomicBool,
     policies: Mutex<Policies>,
@@ -121,13 +124,18 @@ pub(super) struct Readiness {
 
 impl Status {
     /// Nothing serves yet.
-    pub(super) fn new(capture: Capture) -> Status {
-        Status { capture, ..Status::default() }
+    pub(super) fn new(capture: Capture, identities: Option<Arc<Identities>>) -> Status {
+        Status { capture, identities, ..Status::default() }
     }
 
     /// The listeners are up and the workers run.
     pub(super) fn serving(&self) {
         self.serving.store(true, Relaxed);
+    }
+
+    /// The identity and the trust of the moment; `None`: no identity is configured.
+    pub(super) fn identities(&self) -> Option<&Identities> {
+        self.identities.as_deref()
     }
 
     /// What the start may say of itself.
@@ -174,7 +182,10 @@ impl Status {
             (self.capture.is_absent(), NOT_CAPTURED),
             (self.draining.load(Relaxed), "the proxy is draining"),
         ];
-        let reasons: Vec<_> = checks.into_iter().filter_map(|(not, why)| not.then_some(why)).collect();
+        let mut reasons: Vec<_> = checks.into_iter().filter_map(|(not, why)| not.then_some(why)).collect();
+        if let Some(identities) = &self.identities {
+            reasons.extend(identities.wanting(UnixTime::now()));
+        }
         Readiness { ready: reasons.is_empty(), reasons, generation }
     }
 

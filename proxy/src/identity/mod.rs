@@ -1,0 +1,60 @@
+//! Who this proxy is to its peers and whom it believes: an X.509-SVID with its key, and a trust bundle, from files that
+//! somebody else renews (cert-manager, the secrets CSI driver, spiffe-helper).
+//!
+//! [`Follower`] looks at the files twice a second and swaps what [`Identities`] holds; a handshake reads it there.
+//! The pair of certificate and key is taken whole or not at all, and so is trust, which is the bundle and the
+//! revocation lists. What is wrong leaves in force what was there before, is told, and is tried again.
+
+mod alarm;
+mod attempts;
+mod fault;
+mod files;
+mod follow;
+mod load;
+mod told;
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Fault, Ground};
+pub use files::IdentityFiles;
+pub use follow::Follower;
+pub use load::check;
+pub use told::Identities;
+pub(crate) use told::unconfigured;
+
+/// When the certificate that is served ends, in seconds since 1970; there once a certificate was loaded.
+pub const EXPIRY: &str = "sidegate_identity_expiry_seconds";
+/// Times that a certificate replaced another one.
+pub const ROTATIONS: &str = "sidegate_identity_rotations_total";
+/// Times that files were refused, by `part`: `identity` (certificate and key) or `trust` (bundle and revocation lists).
+pub const ERRORS: &str = "sidegate_identity_errors_total";
+
+/// What several files make together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Certificate chain and private key.
+    Identity,
+    /// Bundle and revocation lists.
+    Trust,
+}
+
+impl Part {
+    /// The label of [`ERRORS`].
+    pub const fn word(self) -> &'static str {
+        match self {
+            Part::Identity => "identity",
+            Part::Trust => "trust",
+        }
+    }
+}
+
+/// Describes the metrics and lets the counters begin at zero.
+pub(crate) fn describe() {
+    metrics::describe_gauge!(EXPIRY, metrics::Unit::Seconds, "When the served certificate ends, since 1970.");
+    metrics::describe_counter!(ROTATIONS, "Times that a certificate replaced another one.");
+    metrics::describe_counter!(ERRORS, "Times that identity files were refused, by part.");
+    let _ = metrics::counter!(ROTATIONS);
+    for part in [Part::Identity, Part::Trust] {
+        let _ = metrics::counter!(ERRORS, "part" => part.word());
+    }
+}
