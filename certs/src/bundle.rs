@@ -1,5 +1,6 @@
 //! Whom to believe: the roots of each trust domain, never mixed. SPIFFE Trust Domain and Bundle, sections 3-4.
 
+mod authorities;
 mod jwks;
 mod summary;
 #[cfg(test)]

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sidegate_certs::{
-    UnixTime, bundle::BundleError, identity::IdentityError, revocation::ListError,
-};
+use sidegate_certs::{UnixTime, bundle::BundleError, identity::IdentityError, revocation::ListError};
 use sidegate_policy::{Diagnostic, Source};
 
 use super::told::rfc3339;
@@ -68,6 +66,9 @@ pub enum Ground {
     /// A file for revocation lists that has none.
     #[error("there is no revocation list in it")]
     NoList,
+    /// A file for revocation lists with too many certificates.
+    #[error("there are more than 32 certificates in it")]
+    Issuers,
 }
 
 impl Fault {
@@ -78,7 +79,9 @@ impl Fault {
     /// How to mend it.
     pub fn fix(&self) -> &'static str {
         match &self.ground {
-            Ground::Absent => "check the path in `identity`; a file that comes later is taken when it is there",
+            Ground::Absent => {
+                "check the path in `identity`; a file that comes later is taken when it is there"
+            }
             Ground::Unreadable(_) => "check that it is a file and that the proxy's user may read it",
             Ground::Moving => "write the files anew beside the old ones and rename them, or swap a link",
             Ground::Identity(IdentityError::Form(_)) => {
@@ -98,7 +101,7 @@ impl Fault {
                 "give the trust domain's roots: PEM certificates, or a SPIFFE bundle (a JWK set)"
             }
             Ground::NoRootHolds => "replace the bundle by the trust domain's present one",
-            Ground::List(_) | Ground::NoList => {
+            Ground::List(_) | Ground::NoList | Ground::Issuers => {
                 "give complete lists (DER, or `X509 CRL` in PEM); the certificate of an issuer that is no root of the \
                  bundle stands beside its list, in PEM"
             }
@@ -114,7 +117,7 @@ impl Fault {
             Ground::Expired(_) | Ground::NotYet(_) | Ground::NoRootHolds => "expired",
             Ground::TrustDomain { .. } | Ground::Workload { .. } => "identity-other",
             Ground::Bundle(_) => "bundle",
-            Ground::List(_) | Ground::NoList => "revocations",
+            Ground::List(_) | Ground::NoList | Ground::Issuers => "revocations",
         };
         let source = Source::new(self.path.display().to_string(), "");
         Diagnostic::new(&source, code, 0..0, self.ground.to_string(), self.fix())

@@ -65,7 +65,10 @@ pub(super) fn read(path: &Path, largest: usize) -> io::Result<Zeroizing<Vec<u8>>
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected.saturating_add(32)));
     let limit = u64::try_from(largest).unwrap_or(u64::MAX).saturating_add(1);
     if file.take(limit).read_to_end(&mut bytes)? > largest {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {largest} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {largest} bytes"),
+        ));
     }
     Ok(bytes)
 }

@@ -93,7 +93,12 @@ impl Follower {
         let roots = store.bundle(domain).map_or(0, |bundle| bundle.roots().len());
         let revoked = store.revocations().len();
         self.identities.trust.replace(store);
-        tracing::info!(trust_domain = domain.as_str(), roots, revoked, "a new trust bundle counts from now on");
+        tracing::info!(
+            trust_domain = domain.as_str(),
+            roots,
+            revoked,
+            "a new trust bundle counts from now on"
+        );
         true
     }
 
@@ -143,7 +148,12 @@ impl Follower {
         match self.alarm.ring(validity, now) {
             Some(Ring::Late(left)) => {
                 let left = left.as_secs();
-                tracing::warn!(id, until, left, "half of the certificate's life is over and it was not renewed");
+                tracing::warn!(
+                    id,
+                    until,
+                    left,
+                    "half of the certificate's life is over and it was not renewed"
+                );
             }
             Some(Ring::Over) => {
                 tracing::error!(id, until, "the certificate has expired and is not served any more");

@@ -20,6 +20,9 @@ const LARGEST: usize = 1024 * 1024;
 /// The largest file of revocation lists, in bytes: PEM takes a third more than what it holds.
 const LARGEST_LISTS: usize = 2 * MAX_LIST;
 
+/// The most certificates of issuers beside the lists of a file: each costs signatures to verify.
+const MOST_ISSUERS: usize = 32;
+
 /// What is wrong with the files at `now`, all of it.
 pub fn check(files: &IdentityFiles, now: UnixTime) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -104,14 +107,17 @@ fn revoke(revocations: &mut Revocations, path: &Path, bundle: &TrustBundle) -> R
 }
 
 fn admit(revocations: &mut Revocations, bytes: &[u8], bundle: &TrustBundle) -> Result<(), Ground> {
-    let mut issuers: Vec<CertificateDer<'_>> = bundle.roots().cloned().collect();
     // DER of a list is a SEQUENCE.
     if bytes.first() == Some(&0x30) {
-        return Ok(revocations.admit(bytes, &issuers)?);
+        return Ok(revocations.admit(bytes, &bundle.authorities(Vec::new()))?);
     }
-    for certificate in CertificateDer::pem_slice_iter(bytes) {
-        issuers.push(certificate.map_err(|_| ListError::Malformed)?);
+    let beside = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    let beside = beside.map_err(|_| ListError::Malformed)?;
+    if beside.len() > MOST_ISSUERS {
+        return Err(Ground::Issuers);
     }
+    // An issuer that nobody vouches for could take the place of the true one, whose entries would be forgotten.
+    let issuers = bundle.authorities(beside);
     let mut lists = 0;
     for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
         revocations.admit(list.map_err(|_| ListError::Malformed)?.as_ref(), &issuers)?;

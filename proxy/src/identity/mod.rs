@@ -11,9 +11,9 @@ mod fault;
 mod files;
 mod follow;
 mod load;
-mod told;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use fault::{Fault, Ground};
 pub use files::IdentityFiles;

@@ -16,7 +16,11 @@ pub(super) fn read(
     workload: Option<&SpiffeId>,
 ) -> Option<IdentityFiles> {
     let section = root.section("identity", KNOWN)?;
-    section.require("certificate", "identity", "name the certificate chain's file (PEM): `certificate: tls.crt`");
+    section.require(
+        "certificate",
+        "identity",
+        "name the certificate chain's file (PEM): `certificate: tls.crt`",
+    );
     section.require("key", "identity", "name the private key's file (PEM): `key: tls.key`");
     section.require("bundle", "identity", "name the file of the trust domain's roots: `bundle: ca.crt`");
     let path = |text: &str| (!text.is_empty()).then(|| folder.join(text));
@@ -106,7 +110,8 @@ mod tests {
 
     #[test]
     fn every_fault_comes_at_once_with_its_place() {
-        let wrong = parse("identity: { certificate: \"\", bundles: c, trustDomain: \"A b\", revocations: [] }");
+        let wrong =
+            parse("identity: { certificate: \"\", colour: c, trustDomain: \"A b\", revocations: [] }");
         assert_eq!(
             wrong.expect_err("it is wrong"),
             [
@@ -114,8 +119,8 @@ mod tests {
                 "4:11 missing-field",
                 "4:26 value",
                 "4:30 unknown-field",
-                "4:56 value",
-                "4:76 empty-list"
+                "4:54 value",
+                "4:74 empty-list"
             ]
         );
     }
