@@ -1,6 +1,7 @@
 //! The real `sidegate-proxy` as an operator meets it: files in, exit codes, endpoints, log and records out.
 
 mod harness;
+mod identity;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
