@@ -58,7 +58,10 @@ pub(super) fn admin(sources: Arc<Sources>) -> Answer {
         "/certs" => certs(&sources),
         "/connections" => connections(&sources),
         "/explain" => explanation(&sources, asked),
-        _ => Reply::text(404, "here are /ready, /metrics, /config, /policy, /certs, /connections and /explain\n"),
+        _ => Reply::text(
+            404,
+            "here are /ready, /metrics, /config, /policy, /certs, /connections and /explain\n",
+        ),
     })
 }
 

@@ -104,8 +104,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     let gate = Arc::new(open_gate(&config, first.set)?);
     kernel.record_refusals(&gate);
     let follower = config.identity.clone().map(followed);
-    let status =
-        Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
+    let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);

@@ -1,5 +1,7 @@
 //! The identity of a serving proxy: ready with it alone, renewed while it serves, never shown.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::{fs, path::PathBuf};
 
 use sidegate_certs::{Authority, PrivateKey, Profile, TrustBundle, UnixTime, lifetime};
