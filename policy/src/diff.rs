@@ -16,10 +16,9 @@ use serde::Serialize;
 use crate::{
     Date, Decision, Direction, HostEvidence, Observed, PolicySet, Request, Verdict,
     explain::{RuleView, TreatmentView, list_name, observed_word},
-    request::HttpFacts,
 };
 
-use self::atoms::{Atom, End, PortAtom};
+use self::atoms::{Atom, End, PortAtom, Sample};
 
 /// Every difference, in the order of direction, kind, and subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -61,7 +60,7 @@ pub struct Change {
     ranges: Vec<(u16, u16)>,
     /// `tls`, `http`, `tcp` or `udp`.
     pub protocol: &'static str,
-    /// Method and path that stand for the requests meant, in HTTP rules.
+    /// Method (of upgrades `websocket`) and path that stand for the requests meant, in HTTP rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
     /// Before.
@@ -90,12 +89,12 @@ pub fn compare(old: &PolicySet, new: &PolicySet, today: Date) -> Difference {
         for atom in atoms::ends(old, new, direction) {
             for ports in atoms::ports(old, new, direction, &atom) {
                 for (observed, http) in atoms::requests(old, new, direction, &atom) {
-                    let facts = http.as_ref().map(|(method, path)| HttpFacts { method, path });
+                    let facts = http.as_ref().map(Sample::facts);
                     let request =
                         Request { http: facts, ..request(direction, &atom, ports, observed, today) };
                     let (before, after) = (old.decide(&request), new.decide(&request));
                     let Some(kind) = kind(&before, &after) else { continue };
-                    let http = http.map(|(method, path)| format!("{method} {}", path.as_str()));
+                    let http = http.map(|sample| sample.to_string());
                     let key = (order, kind, atom.clone(), observed_word(observed), http);
                     changes.entry(key).or_default().push(Found {
                         ports,

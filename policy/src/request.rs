@@ -44,13 +44,32 @@ pub enum Observed {
     Udp,
 }
 
-/// Method and canonical path of one HTTP request.
+/// A protocol that an HTTP request asks to go on with. Others are never switched to: whoever judges leaves the request's
+/// `Upgrade` field out, as RFC 9110 section 7.8 lets a server, and judges what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Upgrade {
+    /// RFC 6455; over HTTP/2, RFC 8441.
+    WebSocket,
+}
+
+impl Upgrade {
+    /// The word that documents use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Upgrade::WebSocket => "websocket",
+        }
+    }
+}
+
+/// One HTTP request: method, canonical path, and the upgrade it asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpFacts<'a> {
-    /// Exact method token.
+    /// Exact method token. An extended CONNECT (RFC 8441) is judged as the `GET` that it stands for.
     pub method: &'a str,
     /// Canonical path; judged and forwarded alike.
     pub path: &'a CanonicalPath,
+    /// `Some`: the bytes after its head may be no HTTP any more.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Everything that [`crate::PolicySet::decide`] may look at. Nothing else influences a verdict.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    Direction, HostName, Observed, Reason, Request, SpiffeId, Treatment,
+    Direction, HostName, Observed, Reason, Request, SpiffeId, Treatment, Upgrade,
     decision::{Dial, TlsMode},
     deny_table::{Grant, denied_answer, denied_destination},
     document::quoted,
@@ -72,8 +72,15 @@ pub struct Proposal {
     private: bool,
     min_tls12: bool,
     ech: bool,
-    /// Method and path of requests.
-    http: BTreeSet<(String, String)>,
+    /// What requests ask for, and their paths.
+    http: BTreeSet<(Wanted, String)>,
+}
+
+/// What a request asks for beside its path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    Method(String),
+    Upgrade(Upgrade),
 }
 
 /// What sets one proposal apart from the next.
@@ -120,7 +127,11 @@ impl Proposal {
             ech: matches!(request.observed, Observed::Tls { ech: true, .. }),
             http: request
                 .http
-                .map(|http| (http.method.to_owned(), http.path.as_str().to_owned()))
+                .map(|http| {
+                    let asked =
+                        http.upgrade.map_or_else(|| Wanted::Method(http.method.to_owned()), Wanted::Upgrade);
+                    (asked, http.path.as_str().to_owned())
+                })
                 .into_iter()
                 .collect(),
             key: Key {
@@ -244,8 +255,9 @@ impl Proposal {
             _ => "  tls: { mode: none }\n  reason: \"say why this needs no TLS 1.3\"\n",
         });
         if self.key.protocol == Carried::Http && !self.http.is_empty() {
-            let one = |(method, path): &(String, String)| {
-                format!("{{ methods: [ {method} ], paths: [ {path:?} ] }}")
+            let one = |(asked, path): &(Wanted, String)| match asked {
+                Wanted::Method(method) => format!("{{ methods: [ {method} ], paths: [ {path:?} ] }}"),
+                Wanted::Upgrade(upgrade) => format!("{{ upgrade: {}, paths: [ {path:?} ] }}", upgrade.word()),
             };
             let _ = writeln!(rule, "  http: [ {} ]", listed(self.http.iter().map(one)));
         }

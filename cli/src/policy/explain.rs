@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use sidegate_policy::{
-    CanonicalPath, Direction, HostName, PolicySet, SpiffeId, Treatment, Verdict,
+    CanonicalPath, Direction, HostName, PolicySet, SpiffeId, Treatment, Upgrade, Verdict,
     decision::TlsMode,
     document::{Protocol, cases::Scenario, notes::INGRESS_UNENFORCED},
 };
@@ -44,6 +44,9 @@ pub(crate) struct ExplainArgs {
     /// Path of one HTTP request.
     #[arg(long, requires = "method", value_parser = path)]
     path: Option<CanonicalPath>,
+    /// That request asks to become a WebSocket.
+    #[arg(long, requires = "path")]
+    websocket: bool,
     /// Who connects; in egress the workload itself, which selects the policies.
     #[arg(long, value_name = "SPIFFE-ID", value_parser = identity)]
     from: Option<SpiffeId>,
@@ -199,6 +202,7 @@ impl ExplainArgs {
             port: self.port,
             protocol,
             http: self.method.clone().zip(self.path.clone()),
+            upgrade: self.websocket.then_some(Upgrade::WebSocket),
             peer: peer.cloned(),
             workload: workload.cloned(),
         }

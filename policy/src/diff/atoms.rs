@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, fmt};
 use ipnet::IpNet;
 
 use crate::{
-    CanonicalPath, Direction, HostName, HostPattern, Observed, PolicySet, SpiffeId, SpiffePattern,
+    CanonicalPath, Direction, HostName, HostPattern, Observed, PolicySet, SpiffeId, SpiffePattern, Upgrade,
     address::{AddressRange, host_net},
     deny_table::{Grant, datagram_denials},
     document::{Destination, Protocol},
+    request::HttpFacts,
     set::rule::CompiledRule,
 };
 
@@ -222,7 +223,27 @@ fn concerns(rule: &CompiledRule, atom: &Atom) -> bool {
     })
 }
 
-type Http = (String, CanonicalPath);
+/// One request that stands for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) method: String,
+    pub(super) path: CanonicalPath,
+    pub(super) upgrade: Option<Upgrade>,
+}
+
+impl Sample {
+    pub(super) fn facts(&self) -> HttpFacts<'_> {
+        HttpFacts { method: &self.method, path: &self.path, upgrade: self.upgrade }
+    }
+}
+
+/// `GET /v1/items`, `websocket /live`.
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = self.upgrade.map_or(self.method.as_str(), |upgrade| upgrade.word());
+        write!(f, "{asked} {}", self.path)
+    }
+}
 
 /// Connections of each protocol, and the requests that `http` entries tell apart.
 pub(super) fn requests(
@@ -230,17 +251,19 @@ pub(super) fn requests(
     new: &PolicySet,
     direction: Direction,
     atom: &Atom,
-) -> Vec<(Observed, Option<Http>)> {
+) -> Vec<(Observed, Option<Sample>)> {
     let tls = Observed::Tls { offers_tls13: true, ech: false };
-    let mut found: Vec<(Observed, Option<Http>)> =
+    let mut found: Vec<(Observed, Option<Sample>)> =
         [tls, Observed::Http, Observed::Opaque].map(|observed| (observed, None)).into();
     if matches!(atom.end, End::Net { .. }) && direction == Direction::Egress {
         found.push((Observed::Udp, None));
     }
     let (mut methods, mut paths, mut kinds) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut upgrades = BTreeSet::new();
     for rule in rules(old, new, direction).filter(|rule| !rule.http.is_empty() && concerns(rule, atom)) {
         methods.extend(rule.http.iter().flat_map(|entry| &entry.methods).cloned());
         paths.extend(rule.http.iter().flat_map(|entry| &entry.paths).map(|path| sample_path(path.as_str())));
+        upgrades.extend(rule.http.iter().filter_map(|entry| entry.upgrade));
         kinds.push(if rule.protocol == Protocol::Http { Observed::Http } else { tls });
     }
     if kinds.is_empty() {
@@ -250,9 +273,12 @@ pub(super) fn requests(
     paths.insert(format!("/{PROBE}"));
     let unseen = if kinds.contains(&tls) { vec![Observed::Http, tls] } else { vec![Observed::Http] };
     for observed in unseen {
-        for method in &methods {
+        let plain = methods.iter().map(|method| (method.as_str(), None));
+        for (method, upgrade) in plain.chain(upgrades.iter().map(|upgrade| ("GET", Some(*upgrade)))) {
             let parsed = paths.iter().filter_map(|path| CanonicalPath::parse(path).ok());
-            found.extend(parsed.map(|path| (observed, Some((method.clone(), path)))));
+            found.extend(
+                parsed.map(|path| (observed, Some(Sample { method: method.to_owned(), path, upgrade }))),
+            );
         }
     }
     found

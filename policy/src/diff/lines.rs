@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    Upgrade,
     address::AddressRange,
     deny_table::{datagram_denials, denied_destination},
     explain::TreatmentView,
@@ -158,11 +159,15 @@ impl Line {
     fn requests(&self) -> String {
         let every = Some(format!("{PROBE_METHOD} /{PROBE}"));
         let whole = self.http.contains(&None) && (self.http.len() == 1 || self.http.contains(&every));
-        if whole {
-            return String::new();
+        // Upgrades come with no other request.
+        let upgrade = |request: &&String| request.split(' ').next() == Some(Upgrade::WebSocket.word());
+        let named = self.http.iter().flatten().filter(|request| !whole || upgrade(request));
+        let requests: BTreeSet<String> = named.map(|request| pattern(request)).collect();
+        match requests.is_empty() {
+            true => String::new(),
+            false if whole => format!(", also for {}", spelled(requests.into_iter().collect())),
+            false => format!(" for {}", spelled(requests.into_iter().collect())),
         }
-        let requests: BTreeSet<String> = self.http.iter().flatten().map(|request| pattern(request)).collect();
-        format!(" for {}", spelled(requests.into_iter().collect()))
     }
 }
 

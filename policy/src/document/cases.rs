@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::Range};
 
 use crate::{
     CanonicalPath, Date, Diagnostic, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
-    Source, SpiffeId, Treatment, Verdict, request::HttpFacts,
+    Source, SpiffeId, Treatment, Upgrade, Verdict, request::HttpFacts,
 };
 
 use super::{
@@ -24,6 +24,7 @@ const FIELDS: &[&str] = &[
     "protocol",
     "method",
     "path",
+    "upgrade",
     "from",
     "to",
     "expect",
@@ -46,6 +47,8 @@ pub struct Scenario {
     pub protocol: Protocol,
     /// One HTTP request.
     pub http: Option<(String, CanonicalPath)>,
+    /// What that request asks to go on with.
+    pub upgrade: Option<Upgrade>,
     /// The identity of the far end.
     pub peer: Option<SpiffeId>,
     /// The identity of the workload itself, which selects policies.
@@ -81,7 +84,7 @@ impl Scenario {
             port: self.port,
             observed,
             peer: self.peer.as_ref(),
-            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path }),
+            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: self.upgrade }),
             today,
         }
     }
@@ -217,29 +220,39 @@ fn scenario(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Scen
             );
         }
     }
-    let http = match (method, path) {
-        (Some(method), Some(path)) => Some((method, path)),
-        (None, None) => None,
-        (method, _) => {
-            let lacking = if method.is_some() { "path" } else { "method" };
-            if fields.entry(lacking).is_none() {
-                findings.add(
-                    "missing-field",
-                    fields.place(),
-                    format!("a case lacks `{lacking}`"),
-                    "write both or neither",
-                );
-            }
-            None
-        }
-    };
+    let upgrades = [(Upgrade::WebSocket.word(), Upgrade::WebSocket)];
+    let upgrade = fields.value("upgrade").and_then(|node| scalar::word(node, "upgrade", &upgrades, findings));
+    let http = request(fields, method, path, findings);
     let direction = direction?;
     let (peer, workload) = match direction {
         Direction::Egress => (to, from),
         Direction::Ingress => (from, to),
     };
     let protocol = protocol.unwrap_or(Some(if http.is_some() { Protocol::Http } else { Protocol::Tls }));
-    Some(Scenario { direction, host, ip, port: port?, protocol: protocol?, http, peer, workload })
+    let (port, protocol) = (port?, protocol?);
+    Some(Scenario { direction, host, ip, port, protocol, http, upgrade, peer, workload })
+}
+
+/// Method and path, both or neither; an upgrade begins with GET.
+fn request(
+    fields: &Fields<'_, '_>,
+    method: Option<String>,
+    path: Option<CanonicalPath>,
+    findings: &mut Findings<'_>,
+) -> Option<(String, CanonicalPath)> {
+    let upgrades = fields.entry("upgrade").is_some();
+    let method = method.or_else(|| (upgrades && fields.entry("method").is_none()).then(|| "GET".to_owned()));
+    let lacking = match (method, path) {
+        (Some(method), Some(path)) => return Some((method, path)),
+        (None, None) => return None,
+        (Some(_), None) => "path",
+        (None, Some(_)) => "method",
+    };
+    if fields.entry(lacking).is_none() {
+        let fix = if upgrades { "write `path`" } else { "write both or neither" };
+        findings.add("missing-field", fields.place(), format!("a case lacks `{lacking}`"), fix);
+    }
+    None
 }
 
 fn parsed<T, E: std::fmt::Display>(
@@ -309,6 +322,18 @@ mod tests {
                 "expected rule other, decided by p/web (p.yaml:6)",
             ]
         );
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_its_path_alone() {
+        let text = "- { host: a.example.com, port: 80, path: /live, upgrade: websocket, expect: denied }\n";
+        let cases = parse_cases(&Source::new("cases.yaml", text)).expect("cases");
+        let request = cases[0].scenario.request(Date::from_days(20_000));
+        assert_eq!(
+            request.http.map(|http| (http.method, http.upgrade)),
+            Some(("GET", Some(Upgrade::WebSocket)))
+        );
+        assert_eq!(cases[0].name, "http websocket a.example.com:80/live");
     }
 
     #[test]

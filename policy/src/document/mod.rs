@@ -23,7 +23,8 @@ use std::ops::{Range, RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, decision::TlsMode, deny_table::Grant,
+    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, Upgrade, decision::TlsMode,
+    deny_table::Grant,
 };
 
 /// Largest source that is read, in bytes.
@@ -93,6 +94,11 @@ impl Protocol {
     }
 }
 
+/// Whether each request is judged in the connections of an allow rule.
+pub(crate) fn judges_requests(protocol: Protocol, tls: TlsMode) -> bool {
+    protocol == Protocol::Http || tls == TlsMode::Inspect
+}
+
 /// One rule; `T` is [`Destination`] for egress and [`Origin`] for ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<T> {
@@ -110,7 +116,7 @@ pub struct Rule<T> {
     pub protocol: Protocol,
     /// `tls.mode` and `tls.min` after defaults; a deny rule's is irrelevant.
     pub tls: TlsMode,
-    /// `http`; empty: any method and path.
+    /// `http`; empty: any method and path, and no upgrade.
     pub http: Vec<HttpMatch>,
     /// `auditUntil`: this rule's denials are recorded, not enforced, through that day.
     pub audit_until: Option<Date>,
@@ -163,13 +169,15 @@ pub enum Origin {
     PrefixLists(Vec<String>),
 }
 
-/// One entry of `http`: both lists must match; an empty list matches everything.
+/// One entry of `http`: both lists must match; an empty list matches everything but upgrades.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpMatch {
-    /// Exact method tokens.
+    /// Exact method tokens; none beside `upgrade`.
     pub methods: Vec<String>,
     /// Path patterns.
     pub paths: Vec<PathPattern>,
+    /// The entry is for requests that ask for this, and for no others.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// Parses every document of a source (YAML streams may hold several, divided by `---`).

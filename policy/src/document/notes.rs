@@ -8,7 +8,7 @@ use crate::{
     deny_table::{Grant, denied_whole},
 };
 
-use super::{Action, Destination, Document, Protocol, Rule, Spanned};
+use super::{Action, Destination, Document, Protocol, Rule, Spanned, judges_requests};
 
 /// How the reasons begin that are offered with rules.
 pub(crate) const PLACEHOLDER: &str = "say why this needs no TLS 1.3";
@@ -168,7 +168,7 @@ fn treatment(rule: &Rule<Destination>, end: &Destination) -> Option<Treatment> {
         Destination::Workloads(_) if rule.tls == TlsMode::Mesh => (Dial::Workload, false),
         _ => (Dial::OriginalDestination, false),
     };
-    let per_request = rule.protocol == Protocol::Http || !rule.http.is_empty();
+    let per_request = judges_requests(rule.protocol, rule.tls);
     Some(Treatment { dial, tls: rule.tls, private, per_request })
 }
 

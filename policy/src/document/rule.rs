@@ -2,7 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::{Date, PathPattern};
+use crate::{Date, PathPattern, Upgrade};
 
 use super::{
     Action, HttpMatch, Rule, Spanned,
@@ -210,8 +210,9 @@ fn http(node: &Node<'_>, findings: &mut Findings<'_>) -> Vec<HttpMatch> {
 }
 
 fn http_entry(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<HttpMatch> {
-    let fields = Fields::open(node, "an entry of `http`", &["methods", "paths"], findings)?;
-    if fields.entry("methods").is_none() && fields.entry("paths").is_none() {
+    let known = ["methods", "paths", "upgrade"];
+    let fields = Fields::open(node, "an entry of `http`", &known, findings)?;
+    if known.iter().all(|field| fields.entry(field).is_none()) {
         let fix = "add `methods`, `paths` or both; to allow every request, leave `http` out";
         findings.add("missing-field", fields.place(), "an `http` entry names `methods` or `paths`", fix);
     }
@@ -223,7 +224,18 @@ fn http_entry(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<HttpMatch>
     if let Some(node) = fields.value("paths") {
         paths = texts(node, "paths", findings, path);
     }
-    Some(HttpMatch { methods, paths })
+    let upgrades = [(Upgrade::WebSocket.word(), Upgrade::WebSocket)];
+    let upgrade = fields.value("upgrade").map(|node| scalar::word(node, "upgrade", &upgrades, findings));
+    if upgrade.is_some() {
+        let fix = "remove `methods`: a WebSocket begins with GET; write another entry for other requests";
+        let message = "an entry for an upgrade takes no `methods`";
+        findings.refuse(fields.entry("methods"), "upgrade", message, fix);
+    }
+    // An unreadable upgrade was reported, and an entry without it would say something else.
+    match upgrade {
+        Some(None) => None,
+        upgrade => Some(HttpMatch { methods, paths, upgrade: upgrade.flatten() }),
+    }
 }
 
 /// A token (RFC 9110 section 5.6.2), compared exactly: `get` is another method than `GET`.

@@ -130,7 +130,8 @@ fn addresses(cidrs: &[ipnet::IpNet], except: &[ipnet::IpNet]) -> String {
 fn http(entry: &HttpMatch) -> String {
     let methods = (!entry.methods.is_empty()).then(|| format!("methods: {}", list(&entry.methods)));
     let paths = (!entry.paths.is_empty()).then(|| format!("paths: {}", list(&entry.paths)));
-    methods.into_iter().chain(paths).collect::<Vec<_>>().join("\n          ")
+    let upgrade = entry.upgrade.map(|upgrade| format!("upgrade: {}", upgrade.word()));
+    upgrade.into_iter().chain(methods).chain(paths).collect::<Vec<_>>().join("\n          ")
 }
 
 fn grant_word(grant: crate::deny_table::Grant) -> String {

@@ -73,7 +73,8 @@ impl fmt::Display for TreatmentView {
     }
 }
 
-/// `tls api.example.com:443`, `tcp 10.0.0.1:22`, `http GET shop.example.com:80/cart`.
+/// `tls api.example.com:443`, `tcp 10.0.0.1:22`, `http GET shop.example.com:80/cart`,
+/// `http websocket shop.example.com:80/live`.
 pub(super) fn request(request: &Request<'_>) -> String {
     let host = request.host.map(|(_, host)| host.to_string());
     let address = request.address.map(|address| match address {
@@ -88,7 +89,9 @@ pub(super) fn request(request: &Request<'_>) -> String {
         }
     };
     let protocol = protocol(request.observed);
-    let (method, path) = request.http.map_or(("", ""), |http| (http.method, http.path.as_str()));
+    let (method, path) = request.http.map_or(("", ""), |http| {
+        (http.upgrade.map_or(http.method, |upgrade| upgrade.word()), http.path.as_str())
+    });
     let space = if method.is_empty() { "" } else { " " };
     let port = request.port;
     match request.direction {

@@ -125,7 +125,11 @@ fn why(rule: &CompiledRule, miss: Miss, request: &Request<'_>) -> String {
         (Stage::Protocol, ..) => format!("it is for `{}`; this is {observed}", rule.protocol.word()),
         (Stage::Address, Some(address), _) => format!("its name may not lead to {address} ({})", miss.reason),
         (Stage::Http, _, Some(http)) => {
-            format!("{} {} is not among its `http` entries", http.method, http.path.as_str())
+            let path = http.path.as_str();
+            match http.upgrade {
+                Some(upgrade) => format!("none of its `http` entries lets {path} become a {}", upgrade.word()),
+                None => format!("{} {path} is not among its `http` entries", http.method),
+            }
         }
         _ => format!("{} ({})", miss.reason.meaning().trim_end_matches('.'), miss.reason),
     }

@@ -125,10 +125,32 @@ impl<'a> Line<'a> {
             return Some(true);
         }
         let facts = request.http?;
+        let allows = self.action == Action::Allow;
         Some(self.http.iter().any(|entry| {
-            (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
+            let upgrade = match (entry.upgrade, facts.upgrade) {
+                (None, None) => true,
+                (None, Some(_)) => !allows,
+                (Some(_), None) => false,
+                (Some(meant), Some(asked)) => meant == asked && (facts.method == "GET" || !allows),
+            };
+            upgrade
+                && (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
                 && (entry.paths.is_empty() || entry.paths.iter().any(|path| path.matches(facts.path)))
         }))
+    }
+
+    /// Why an allow rule does not let a request be made.
+    fn lacks_http(&self, request: &Request<'_>) -> Option<Reason> {
+        let upgrades = request.http?.upgrade.is_some() && self.sees_requests();
+        match self.http_matches(request) {
+            Some(true) if !self.http.is_empty() || !upgrades => None,
+            _ if upgrades => Some(Reason::UpgradeNotAllowed),
+            _ => Some(Reason::HttpNotAllowed),
+        }
+    }
+
+    fn sees_requests(&self) -> bool {
+        self.protocol == Protocol::Http || self.tls == TlsMode::Inspect || !self.http.is_empty()
     }
 
     /// One trial for each end that holds the request.
@@ -147,7 +169,7 @@ impl<'a> Line<'a> {
             },
             tls: self.tls,
             private: reached.private,
-            per_request: self.protocol == Protocol::Http || !self.http.is_empty(),
+            per_request: self.sees_requests(),
         };
         let lack = self.lack(reached, request);
         let in_audit = self.audit_until.is_some_and(|last| request.today <= last);
@@ -155,7 +177,7 @@ impl<'a> Line<'a> {
             lack.filter(|(predicate, _)| in_audit && matches!(predicate, Predicate::Tls | Predicate::Http));
         let tolerated = tolerated.map(|(_, reason)| {
             let tls = match (reason, self.tls) {
-                (Reason::HttpNotAllowed, tls) => tls,
+                (Reason::HttpNotAllowed | Reason::UpgradeNotAllowed, tls) => tls,
                 (Reason::TlsEch, tls @ TlsMode::Passthrough { .. }) => tls,
                 (Reason::TlsVersionClient, TlsMode::Passthrough { .. }) => {
                     TlsMode::Passthrough { min_tls12: true }
@@ -188,8 +210,7 @@ impl<'a> Line<'a> {
         if let Some(reason) = self.lacks_tls(by_name, request) {
             return Some((Predicate::Tls, reason));
         }
-        let http = request.http.is_none() || self.http_matches(request) == Some(true);
-        (!http).then_some((Predicate::Http, Reason::HttpNotAllowed))
+        self.lacks_http(request).map(|reason| (Predicate::Http, reason))
     }
 
     fn carries(&self, by_name: bool, request: &Request<'_>) -> bool {

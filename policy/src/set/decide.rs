@@ -267,7 +267,7 @@ fn relaxed(treatment: Treatment, miss: Miss) -> Treatment {
             Treatment { tls: TlsMode::Passthrough { min_tls12: true }, ..treatment }
         }
         (Reason::TlsEch, TlsMode::Passthrough { .. }) => treatment,
-        (Reason::HttpNotAllowed, _) => treatment,
+        (Reason::HttpNotAllowed | Reason::UpgradeNotAllowed, _) => treatment,
         _ => Treatment { tls: TlsMode::None, ..treatment },
     }
 }

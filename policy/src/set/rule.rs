@@ -6,7 +6,7 @@ use crate::{
     Date, Direction, HostEvidence, Observed, Reason, Request,
     decision::{Dial, Predicate, TlsMode, Treatment},
     deny_table::denied_answer,
-    document::{Action, Destination, HttpMatch, Protocol},
+    document::{Action, Destination, HttpMatch, Protocol, judges_requests},
     request::HttpFacts,
 };
 
@@ -91,10 +91,10 @@ impl CompiledRule {
             return Err(Miss { stage: Stage::Address, reason });
         }
         self.check_tls(end, request).map_err(|reason| Miss { stage: Stage::Tls, reason })?;
-        if request.http.is_some_and(|facts| !self.http_matches(facts)) {
-            return Err(Miss { stage: Stage::Http, reason: Reason::HttpNotAllowed });
+        match request.http {
+            Some(facts) => self.check_http(facts).map_err(|reason| Miss { stage: Stage::Http, reason }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A rule's protocol against what was observed; by host, also against how the host was learnt.
@@ -139,12 +139,27 @@ impl CompiledRule {
         }
     }
 
-    pub(crate) fn http_matches(&self, facts: HttpFacts<'_>) -> bool {
-        let entry_matches = |entry: &HttpMatch| {
-            (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
-                && (entry.paths.is_empty() || entry.paths.iter().any(|path| path.matches(facts.path)))
+    /// An allow rule lets a request change the protocol only where an entry says so. A rule that does not look at
+    /// requests carries whatever they become.
+    fn check_http(&self, facts: HttpFacts<'_>) -> Result<(), Reason> {
+        let upgrades = |entry: &HttpMatch| match facts.upgrade {
+            Some(_) => entry.upgrade == facts.upgrade && facts.method == "GET",
+            None => entry.upgrade.is_none(),
         };
-        self.http.is_empty() || self.http.iter().any(entry_matches)
+        let lets = |entry: &HttpMatch| upgrades(entry) && covers(entry, facts);
+        match facts.upgrade {
+            _ if self.http.iter().any(lets) => Ok(()),
+            Some(_) if self.is_for_requests() => Err(Reason::UpgradeNotAllowed),
+            _ if self.http.is_empty() => Ok(()),
+            _ => Err(Reason::HttpNotAllowed),
+        }
+    }
+
+    /// A deny rule covers upgrades too, wherever it does not single them out: a field that was left out must not narrow a
+    /// denial.
+    fn http_denies(&self, facts: HttpFacts<'_>) -> bool {
+        let single = |entry: &HttpMatch| entry.upgrade.is_none() || entry.upgrade == facts.upgrade;
+        self.http.is_empty() || self.http.iter().any(|entry| single(entry) && covers(entry, facts))
     }
 
     /// A deny rule after end, `except` and port. It counts for every way a host was learnt.
@@ -154,7 +169,7 @@ impl CompiledRule {
         }
         match request.http {
             _ if self.http.is_empty() => DenyMatch::Yes,
-            Some(facts) if self.http_matches(facts) => DenyMatch::Yes,
+            Some(facts) if self.http_denies(facts) => DenyMatch::Yes,
             Some(_) => DenyMatch::No,
             None => DenyMatch::WithinRequests,
         }
@@ -176,7 +191,7 @@ impl CompiledRule {
 
     /// Whether it holds for HTTP requests alone.
     pub(crate) fn is_for_requests(&self) -> bool {
-        self.protocol == Protocol::Http || !self.http.is_empty()
+        judges_requests(self.protocol, self.tls) || !self.http.is_empty()
     }
 
     /// Whether its verdict rests on the first bytes of a connection.
@@ -184,6 +199,12 @@ impl CompiledRule {
         matches!(self.protocol, Protocol::Tls | Protocol::Http)
             || matches!(self.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect)
     }
+}
+
+/// Whether both lists of an entry match.
+fn covers(entry: &HttpMatch, facts: HttpFacts<'_>) -> bool {
+    (entry.methods.is_empty() || entry.methods.iter().any(|method| method == facts.method))
+        && (entry.paths.is_empty() || entry.paths.iter().any(|path| path.matches(facts.path)))
 }
 
 /// Protocols that a deny rule covers. `tls`, the default, covers every one: a forgotten `protocol` must not

@@ -52,7 +52,7 @@ impl Facts {
             port: self.original.port(),
             observed: self.observed,
             peer: None,
-            http: self.http.as_ref().map(|http| HttpFacts { method: &http.method, path: &http.path }),
+            http: self.http.as_ref().map(|http| HttpFacts { method: &http.method, path: &http.path, upgrade: None }),
             today,
         }
     }

@@ -191,7 +191,7 @@ impl Question {
             port: self.port,
             observed,
             peer: None,
-            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path }),
+            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: None }),
             today: today(),
         });
         let rule = decision.rule.map(|rule| set.rule(rule));

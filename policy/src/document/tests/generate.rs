@@ -104,9 +104,16 @@ fn http() -> impl Strategy<Value = Vec<HttpMatch>> {
             .prop_map(|text| PathPattern::parse(&text).unwrap()),
         0..3,
     );
-    let entry = (methods, paths)
-        .prop_filter("an entry names something", |(methods, paths)| !methods.is_empty() || !paths.is_empty())
-        .prop_map(|(methods, paths)| HttpMatch { methods, paths });
+    let upgrade = prop::option::weighted(0.2, Just(Upgrade::WebSocket));
+    let entry = (methods, paths, upgrade)
+        .prop_filter("an entry names something", |(methods, paths, upgrade)| {
+            !methods.is_empty() || !paths.is_empty() || upgrade.is_some()
+        })
+        .prop_map(|(methods, paths, upgrade)| HttpMatch {
+            methods: if upgrade.is_some() { Vec::new() } else { methods },
+            paths,
+            upgrade,
+        });
     prop::collection::vec(entry, 0..3)
 }
 

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::build::{ip, name};
 use crate::{
     CanonicalPath, CompileOptions, Date, Direction, Document, HostEvidence, HostName, HostPattern, Observed,
-    PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Verdict,
+    PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Upgrade, Verdict,
     decision::{Dial, TlsMode},
     deny_table::Grant,
     document::{Action, Destination, HttpMatch, Origin, Protocol, Rule, Spanned},
@@ -152,11 +152,19 @@ fn carriage() -> impl Strategy<Value = (Protocol, TlsMode)> {
     ]
 }
 
+fn upgrade() -> impl Strategy<Value = Option<Upgrade>> {
+    prop::option::weighted(0.3, Just(Upgrade::WebSocket))
+}
+
 fn http() -> impl Strategy<Value = Vec<HttpMatch>> {
     let paths =
         vec(select(PATH_PATTERNS).prop_map(|text| PathPattern::parse(text).expect("a pattern")), 0..2);
-    let entry = (vec(select(&["GET", "POST"][..]).prop_map(str::to_owned), 0..2), paths)
-        .prop_map(|(methods, paths)| HttpMatch { methods, paths });
+    let methods = vec(select(&["GET", "POST"][..]).prop_map(str::to_owned), 0..2);
+    let entry = (methods, paths, upgrade()).prop_map(|(methods, paths, upgrade)| HttpMatch {
+        methods: if upgrade.is_some() { Vec::new() } else { methods },
+        paths,
+        upgrade,
+    });
     prop_oneof![4 => Just(Vec::new()), 1 => vec(entry, 1..3)]
 }
 
@@ -242,7 +250,7 @@ struct Asked {
     port: u16,
     observed: Observed,
     peer: Option<SpiffeId>,
-    http: Option<(&'static str, CanonicalPath)>,
+    http: Option<(&'static str, CanonicalPath, Option<Upgrade>)>,
 }
 
 impl Asked {
@@ -254,7 +262,11 @@ impl Asked {
             port: self.port,
             observed: self.observed,
             peer: self.peer.as_ref(),
-            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path }),
+            http: self.http.as_ref().map(|(method, path, upgrade)| HttpFacts {
+                method,
+                path,
+                upgrade: *upgrade,
+            }),
             today: Date::from_days(TODAY),
         }
     }
@@ -283,7 +295,7 @@ fn asked() -> impl Strategy<Value = Asked> {
         select(&[443_u16, 80, 444, 123, 22][..]),
         observed,
         prop::option::weighted(0.3, select(PEERS).prop_map(|text| SpiffeId::parse(text).expect("an ID"))),
-        prop::option::weighted(0.2, (select(&["GET", "POST"][..]), path)),
+        prop::option::weighted(0.2, (select(&["GET", "POST"][..]), path, upgrade())),
     )
         .prop_map(|(direction, host, address, port, observed, peer, http)| Asked {
             direction,

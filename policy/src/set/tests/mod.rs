@@ -3,3 +3,4 @@
 mod agreement;
 mod build;
 mod precedence;
+mod requests;
