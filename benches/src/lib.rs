@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sidegate_policy::{
-    Date, Direction, Document, HostEvidence, HostName, HostPattern, Observed, Request, Source,
+    Demands, Date, Direction, Document, HostEvidence, HostName, HostPattern, Observed, Request, Source,
     decision::TlsMode,
     document::{Action, Destination, Protocol, Rule, Spanned},
 };
@@ -33,6 +33,7 @@ pub fn large_policy() -> Vec<Document> {
         description: None,
         applies_to: None,
         audit_until: None,
+        probes: Vec::new(),
         egress,
         ingress: Vec::new(),
     }]
@@ -48,6 +49,7 @@ fn rule(number: u32, end: Destination) -> Rule<Destination> {
         ports: vec![443..=443, 8000..=8100],
         protocol: Protocol::Tls,
         tls: TlsMode::Passthrough { min_tls12: false },
+        demands: Demands::default(),
         http: Vec::new(),
         audit_until: None,
         span: 0..0,

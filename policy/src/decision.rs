@@ -66,6 +66,8 @@ pub struct Treatment {
     pub private: bool,
     /// Requests are judged one by one (`protocol: http`).
     pub per_request: bool,
+    /// The rule demands more than this: see [`crate::PolicySet::demands`].
+    pub demands: bool,
 }
 
 /// The part of a rule that kept it from matching.

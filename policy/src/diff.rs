@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    Date, Decision, Direction, HostEvidence, Observed, PolicySet, Request, Verdict,
+    Date, Decision, Demands, Direction, HostEvidence, Observed, PolicySet, Request, Verdict,
     explain::{RuleView, TreatmentView, list_name, observed_word},
 };
 
@@ -93,7 +93,9 @@ pub fn compare(old: &PolicySet, new: &PolicySet, today: Date) -> Difference {
                     let request =
                         Request { http: facts, ..request(direction, &atom, ports, observed, today) };
                     let (before, after) = (old.decide(&request), new.decide(&request));
-                    let Some(kind) = kind(&before, &after) else { continue };
+                    let demands = demands(old, &before) != demands(new, &after);
+                    let carriage_changes = demands || before.treatment != after.treatment;
+                    let Some(kind) = kind(&before, &after, carriage_changes) else { continue };
                     let http = http.map(|sample| sample.to_string());
                     let key = (order, kind, atom.clone(), observed_word(observed), http);
                     changes.entry(key).or_default().push(Found {
@@ -120,13 +122,17 @@ struct Found {
 }
 
 /// `None`: nothing that matters changes. Which of several rules allows is no change.
-fn kind(old: &Decision, new: &Decision) -> Option<Kind> {
+fn kind(old: &Decision, new: &Decision, carriage_changes: bool) -> Option<Kind> {
     match (old.verdict, new.verdict) {
         (Verdict::Denied, Verdict::Denied) => None,
         (Verdict::Denied, _) => Some(Kind::BecomesReachable),
         (_, Verdict::Denied) => Some(Kind::NoLongerReachable),
-        (a, b) => (a != b || old.treatment != new.treatment).then_some(Kind::CarriedDifferently),
+        (a, b) => (a != b || carriage_changes).then_some(Kind::CarriedDifferently),
     }
+}
+
+fn demands<'s>(set: &'s PolicySet, decision: &Decision) -> Option<&'s Demands> {
+    set.demands(decision.rule?).map(AsRef::as_ref)
 }
 
 fn request<'a>(
@@ -152,7 +158,7 @@ fn request<'a>(
     let peer = match &atom.end {
         End::Peer { sample, .. } => Some(sample),
         End::Net { peer, .. } => peer.as_ref(),
-        End::Host { .. } => None,
+        End::Host { .. } | End::Anyone => None,
     };
     Request { direction, host, address, port: ports.first, observed, peer, http: None, today }
 }
@@ -190,7 +196,7 @@ impl State {
         State {
             verdict: decision.verdict.word(),
             rule: decision.rule.map(|rule| set.view(rule)),
-            treatment: decision.treatment.map(TreatmentView::of),
+            treatment: set.carried(decision),
         }
     }
 }

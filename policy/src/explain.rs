@@ -3,12 +3,15 @@
 mod text;
 mod why;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::{
-    Decision, Direction, HostEvidence, Observed, PolicySet, Proposal, Reason, Request, RuleId, Treatment,
-    Verdict,
+    Decision, Demands, Direction, HostEvidence, Observed, PolicySet, Proposal, Reason, Request, RuleId,
+    Treatment, Verdict,
     decision::{Dial, TlsMode},
+    demands::ClientAddress,
     document::{Action, Destination},
 };
 
@@ -78,12 +81,30 @@ pub struct TreatmentView {
     pub private: bool,
     /// Each HTTP request is judged.
     pub per_request: bool,
+    /// Requests a second that the rule allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// Requests at once that it allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// The label of the roots that servers are verified with, where they are not the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roots: Option<Box<str>>,
+    /// Keys of which one has to be in the server's chain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<String>,
+    /// The workload's certificate is shown to servers that ask.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub client_identity: bool,
+    /// How the application learns the client's address: `proxyProtocol` or `forwarded`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<&'static str>,
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `policies`, `fixed-table`, `deny-rules`, `allow-rules`, `default`, `hidden-hosts` or `this-build`.
+    /// `policies`, `fixed-table`, `deny-rules`, `allow-rules`, `probes`, `default`, `hidden-hosts` or `this-build`.
     pub check: &'static str,
     /// What it found, in words.
     pub found: String,
@@ -117,7 +138,7 @@ impl PolicySet {
         let hidden = decision.reason == Reason::HostHidden;
         let hopeless = matches!(decision.reason, Reason::NoPolicy | Reason::RuleDenies) || unbuilt || hidden;
         let mut steps = why::steps(self, request, &judged);
-        let asked = judged.treatment.filter(|_| unbuilt).map(TreatmentView::of);
+        let asked = self.carried(&judged).filter(|_| unbuilt);
         steps.extend(
             asked.map(|asked| Step {
                 check: "this-build",
@@ -137,7 +158,7 @@ impl PolicySet {
             reason: decision.reason.word(),
             meaning: decision.reason.meaning(),
             rule: decision.rule.map(|rule| self.view(rule)),
-            treatment: decision.treatment.map(TreatmentView::of),
+            treatment: self.carried(&decision),
             steps,
             near: if refused && !unbuilt && !hidden { why::near_rules(self, request) } else { Vec::new() },
             fix: decision.reason.fix(),
@@ -172,6 +193,13 @@ impl PolicySet {
         }
     }
 
+    /// How a decision of this set is carried, in words; `None`: it is not.
+    pub fn carried(&self, decision: &Decision) -> Option<TreatmentView> {
+        let demands = decision.rule.and_then(|rule| self.demands(rule)).map(Arc::as_ref);
+        let treatment = decision.treatment?;
+        Some(TreatmentView::of(treatment, demands.filter(|_| treatment.demands)))
+    }
+
     /// A rule's name and place.
     pub fn view(&self, rule: RuleId) -> RuleView {
         let facts = self.rule(rule);
@@ -187,8 +215,8 @@ impl PolicySet {
 }
 
 impl TreatmentView {
-    /// A treatment in words.
-    pub fn of(treatment: Treatment) -> Self {
+    /// A treatment in words, with what its rule demands besides.
+    pub fn of(treatment: Treatment, demands: Option<&Demands>) -> Self {
         let dial = match treatment.dial {
             Dial::Name => "name",
             Dial::OriginalDestination => "original-destination",
@@ -203,7 +231,20 @@ impl TreatmentView {
             TlsMode::Terminate => ("terminate", None),
             TlsMode::None => ("none", None),
         };
-        TreatmentView { dial, tls, min_tls, private: treatment.private, per_request: treatment.per_request }
+        let demands = demands.cloned().unwrap_or_default();
+        TreatmentView {
+            dial,
+            tls,
+            min_tls,
+            private: treatment.private,
+            per_request: treatment.per_request,
+            requests_per_second: demands.limit.map(|limit| limit.per_second),
+            burst: demands.limit.map(|limit| limit.burst),
+            roots: demands.origin.roots,
+            pins: demands.origin.pins,
+            client_identity: demands.origin.client_identity,
+            client_address: demands.client_address.map(ClientAddress::word),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod date;
 pub mod decision;
+pub mod demands;
 pub mod deny_table;
 pub mod diagnostic;
 pub mod diff;
@@ -23,6 +24,7 @@ pub mod suggest;
 
 pub use date::Date;
 pub use decision::{Decision, NameDecision, NearMiss, Predicate, Treatment, Verdict};
+pub use demands::Demands;
 pub use diagnostic::{Diagnostic, Source};
 pub use document::Document;
 pub use explain::Explanation;

@@ -50,6 +50,7 @@ macro_rules! reasons {
 reasons! {
     RuleAllows, "rule-allows", None, "A rule allows it.", "";
     GrantAllows, "grant-allows", None, "A named grant allows it.", "";
+    ProbeAllows, "probe-allows", None, "It is a declared health probe.", "";
     Loopback, "loopback", None, "Traffic between processes of the same workload.", "";
 
     NoPolicy, "no-policy", Policy, "No policy is loaded yet.", "Load a policy that applies to this workload.";
@@ -111,6 +112,7 @@ reasons! {
     InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
 
     LimitInspection, "limit-inspection", Sidegate, "Too many different hosts were to be inspected within a second.", "Find what asks for so many hosts.";
+    LimitRequests, "limit-requests", Policy, "The rule's limit of requests is reached.", "Ask less often, or raise `limits.requestsPerSecond` in the rule.";
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";
     LimitSource, "limit-source", Sidegate, "The limit of connections from one source is reached.", "Raise `limits.connectionsPerSource`, or find what opens them.";
     LimitQuestions, "limit-questions", Sidegate, "Too many DNS questions are waiting for an answer.", "Find what asks so many, or check the configured resolvers.";

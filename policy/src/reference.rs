@@ -10,7 +10,7 @@ use crate::{
     address::with_embedded,
     decision::{Dial, TlsMode},
     deny_table::{Opening, denied_destination},
-    document::{Action, Destination},
+    document::{Action, Destination, Probe},
     host::public_labels,
 };
 
@@ -66,6 +66,9 @@ pub fn judge(documents: &[Document], options: &CompileOptions, request: &Request
     let all_audit =
         applying.iter().all(|document| document.audit_until.is_some_and(|last| request.today <= last));
     let outcome = grant.unwrap_or_else(|| allow(&lines, options, request, all_audit));
+    let ordinary = matches!(outcome.reason, Reason::RuleAllows | Reason::GrantAllows);
+    let probed = !ordinary && applying.iter().any(|document| is_probe(document, request));
+    let outcome = if probed { PROBE } else { outcome };
     let Some(treatment) = outcome.treatment else { return outcome };
     // A deny of certain requests holds for the whole where requests stay unseen.
     let bears = |deny: &Deny| !(deny.within_requests && treatment.per_request);
@@ -89,6 +92,31 @@ fn applies(document: &Document, options: &CompileOptions) -> bool {
     let (Some(patterns), Some(workload)) = (&document.applies_to, &options.workload) else { return true };
     patterns.iter().any(|pattern| pattern.matches(workload))
 }
+
+/// A plaintext `GET` of a declared path at its port, by somebody who proves nothing.
+fn is_probe(document: &Document, request: &Request<'_>) -> bool {
+    let Some(http) = request.http else { return false };
+    let inbound = request.direction == Direction::Ingress && request.observed == Observed::Http;
+    let plain = http.method == "GET" && http.upgrade.is_none() && request.peer.is_none();
+    let declared = |probe: &Probe| probe.port == request.port && probe.path == *http.path;
+    inbound && plain && document.probes.iter().any(declared)
+}
+
+const PROBED: Treatment = Treatment {
+    dial: Dial::OriginalDestination,
+    tls: TlsMode::None,
+    private: false,
+    per_request: true,
+    demands: false,
+};
+
+const PROBE: Outcome = Outcome {
+    verdict: Verdict::Allowed,
+    reason: Reason::ProbeAllows,
+    rule: None,
+    treatment: Some(PROBED),
+    nearest: None,
+};
 
 /// `Err`: denied. `Ok(Some)`: granted.
 fn table(
@@ -125,8 +153,7 @@ fn table(
     let udp = request.observed == Observed::Udp;
     let rule = granted(&|opening| opening.port == request.port && opening.udp == udp);
     let rule = rule.ok_or_else(|| Outcome::denied(reason, None, near()))?;
-    let treatment =
-        Treatment { dial: Dial::OriginalDestination, tls: TlsMode::None, private: false, per_request: false };
+    let treatment = Treatment { per_request: false, ..PROBED };
     Ok(Some(Outcome::passes(Verdict::Allowed, Reason::GrantAllows, rule, treatment)))
 }
 
@@ -173,7 +200,7 @@ fn allow(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>, al
         lines.iter().filter(|line| line.action == Action::Allow && !line.ports.is_empty()).collect();
     let trials: Vec<Trial> = allows.iter().flat_map(|line| line.trials(options, request)).collect();
     let matching = trials.iter().filter(|trial| trial.lack.is_none());
-    if let Some(best) = matching.max_by_key(|trial| (trial.at, &trial.rule)) {
+    if let Some(best) = matching.max_by_key(|trial| (trial.at, Reverse(trial.rate), &trial.rule)) {
         return Outcome::passes(Verdict::Allowed, Reason::RuleAllows, best.rule.0.clone(), best.treatment);
     }
     let tolerated = trials.iter().filter_map(|trial| Some((trial, trial.tolerated?)));
@@ -190,7 +217,7 @@ fn allow(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>, al
         return Outcome::denied(reason, None, near);
     }
     let dial = if request.address.is_some() { Dial::OriginalDestination } else { Dial::Name };
-    let unguarded = Treatment { dial, tls: TlsMode::None, private: true, per_request: false };
+    let unguarded = Treatment { dial, tls: TlsMode::None, private: true, per_request: false, demands: false };
     let (verdict, treatment) = (Verdict::WouldDeny, Some(unguarded));
     Outcome { verdict, reason, rule: None, treatment, nearest: near }
 }

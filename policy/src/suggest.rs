@@ -191,7 +191,8 @@ impl Proposal {
             End::Workload(_) => Dial::Workload,
             End::Grant(_) | End::Address(_) => Dial::OriginalDestination,
         };
-        Treatment { dial, tls, private: self.private, per_request: self.key.protocol == Carried::Http }
+        let per_request = self.key.protocol == Carried::Http;
+        Treatment { dial, tls, private: self.private, per_request, demands: false }
     }
 
     /// Letters, digits and hyphens, at most 63 of them.

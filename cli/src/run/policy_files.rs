@@ -92,6 +92,7 @@ fn deny_everything() -> Document {
         description: None,
         applies_to: None,
         audit_until: None,
+        probes: Vec::new(),
         egress: Vec::new(),
         ingress: Vec::new(),
     }

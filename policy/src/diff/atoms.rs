@@ -8,7 +8,7 @@ use crate::{
     CanonicalPath, Direction, HostName, HostPattern, Observed, PolicySet, SpiffeId, SpiffePattern, Upgrade,
     address::{AddressRange, host_net},
     deny_table::{Grant, datagram_denials},
-    document::{Destination, Protocol},
+    document::{Destination, Probe, Protocol},
     request::HttpFacts,
     set::rule::CompiledRule,
 };
@@ -39,12 +39,15 @@ pub(super) enum End {
         shown: String,
         sample: SpiffeId,
     },
+    /// Whoever sends health probes: by no address or identity in particular.
+    Anyone,
 }
 
 impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.end {
             End::Host { shown, .. } | End::Peer { shown, .. } => f.write_str(shown),
+            End::Anyone => f.write_str("anyone"),
             End::Net { net, .. } if net.prefix_len() == net.max_prefix_len() => write!(f, "{}", net.addr()),
             End::Net { net, .. } => write!(f, "{net}"),
         }
@@ -77,6 +80,10 @@ fn rules<'s>(
     both.filter(move |rule| rule.direction == direction)
 }
 
+fn probes<'s>(old: &'s PolicySet, new: &'s PolicySet) -> impl Iterator<Item = &'s Probe> {
+    old.probes().iter().chain(new.probes())
+}
+
 /// Every end that a rule of either set names, and one beside all of them.
 pub(super) fn ends(old: &PolicySet, new: &PolicySet, direction: Direction) -> BTreeSet<Atom> {
     let mut found = BTreeSet::new();
@@ -98,6 +105,9 @@ pub(super) fn ends(old: &PolicySet, new: &PolicySet, direction: Direction) -> BT
     old.group_nets().chain(new.group_nets()).for_each(|net| edges.add(net));
     if direction == Direction::Egress {
         found.extend(unnamed());
+    }
+    if direction == Direction::Ingress && probes(old, new).next().is_some() {
+        found.insert(Atom { end: End::Anyone });
     }
     let stranger =
         (direction == Direction::Ingress).then(|| SpiffeId::parse("spiffe://sidegate-probe/none").ok());
@@ -196,6 +206,9 @@ pub(super) fn ports(old: &PolicySet, new: &PolicySet, direction: Direction, atom
                 .for_each(|opening| add(opening.port, opening.port));
         }
     }
+    if atom.end == End::Anyone {
+        probes(old, new).for_each(|probe| add(probe.port, probe.port));
+    }
     let starts: Vec<u16> = starts.into_iter().collect();
     let lasts: Vec<u16> = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]).collect();
     starts.into_iter().zip(lasts).map(|(first, last)| PortAtom { first, last }).collect()
@@ -252,6 +265,12 @@ pub(super) fn requests(
     direction: Direction,
     atom: &Atom,
 ) -> Vec<(Observed, Option<Sample>)> {
+    if atom.end == End::Anyone {
+        let paths: BTreeSet<&str> = probes(old, new).map(|probe| probe.path.as_str()).collect();
+        let paths = paths.into_iter().filter_map(|path| CanonicalPath::parse(path).ok());
+        let get = |path| Sample { method: "GET".to_owned(), path, upgrade: None };
+        return paths.map(|path| (Observed::Http, Some(get(path)))).collect();
+    }
     let tls = Observed::Tls { offers_tls13: true, ech: false };
     let mut found: Vec<(Observed, Option<Sample>)> =
         [tls, Observed::Http, Observed::Opaque].map(|observed| (observed, None)).into();

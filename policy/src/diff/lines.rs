@@ -212,9 +212,10 @@ impl Change {
         let parts: Vec<String> = match (self.kind, &self.old.treatment, &self.new.treatment) {
             (Kind::NoLongerReachable, ..) | (Kind::BecomesReachable, _, None) => Vec::new(),
             (Kind::BecomesReachable, _, Some(new)) => {
-                let usual = ["TLS 1.3", "public addresses only", "connections are judged", ""];
+                let usual =
+                    ["TLS 1.3", "public addresses only", "connections are judged", "", "no other demands"];
                 let words = words(new).into_iter().zip(usual);
-                words.filter(|(word, usual)| word != usual).map(|(word, _)| word.to_owned()).collect()
+                words.filter(|(word, usual)| word != usual).map(|(word, _)| word).collect()
             }
             (Kind::CarriedDifferently, Some(old), Some(new)) => {
                 let pairs = words(old).into_iter().zip(words(new));
@@ -243,8 +244,8 @@ impl Change {
     }
 }
 
-/// TLS, addresses, judgement of requests, and what is dialled if that is unusual.
-fn words(treatment: &TreatmentView) -> [&'static str; 4] {
+/// TLS, addresses, judgement of requests, what is dialled if that is unusual, and what the rule demands besides.
+fn words(treatment: &TreatmentView) -> [String; 5] {
     let tls = match (treatment.tls, treatment.min_tls) {
         ("passthrough", Some("1.2")) => "TLS 1.2 tolerated",
         ("originate", _) => "plaintext made TLS 1.3",
@@ -257,5 +258,7 @@ fn words(treatment: &TreatmentView) -> [&'static str; 4] {
     let private = if treatment.private { "private addresses too" } else { "public addresses only" };
     let judged = if treatment.per_request { "each request is judged" } else { "connections are judged" };
     let dial = if treatment.dial == "workload" { "dialled as a workload" } else { "" };
-    [tls, private, judged, dial]
+    let demands = treatment.demands();
+    let demands = if demands.is_empty() { "no other demands".to_owned() } else { demands.join(", ") };
+    [tls.to_owned(), private.to_owned(), judged.to_owned(), dial.to_owned(), demands]
 }

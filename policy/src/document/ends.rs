@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::{HostPattern, SpiffePattern, deny_table::Grant, host::HostPatternError};
 
 use super::{
-    Action, Destination, Origin,
+    Action, Destination, Origin, demands,
     fields::{Fields, texts},
     findings::Findings,
     rule::RuleEnd,
@@ -29,6 +29,7 @@ pub(super) const GRANTS: [(&str, Grant); 4] = [
 
 impl RuleEnd for Destination {
     const FIELD: &'static str = "to";
+    const FIELDS: &'static [&'static str] = &[];
     const EXAMPLE: &'static str = "add `to`, such as `to: [ { hosts: [ api.example.com ] } ]`";
 
     fn read(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Option<Self> {
@@ -73,6 +74,7 @@ impl RuleEnd for Destination {
 
 impl RuleEnd for Origin {
     const FIELD: &'static str = "from";
+    const FIELDS: &'static [&'static str] = &demands::INGRESS;
     const EXAMPLE: &'static str =
         "add `from`, such as `from: [ { workloads: [ \"spiffe://example.org/ns/web/sa/*\" ] } ]`";
 

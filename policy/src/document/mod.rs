@@ -1,6 +1,7 @@
 //! Policy documents: `apiVersion: sidegate.dev/v1`, YAML or JSON; parsed whole or refused whole.
 
 pub mod cases;
+mod demands;
 mod ends;
 mod fields;
 mod findings;
@@ -23,8 +24,8 @@ use std::ops::{Range, RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    Date, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, Upgrade, decision::TlsMode,
-    deny_table::Grant,
+    CanonicalPath, Date, Demands, Diagnostic, HostPattern, PathPattern, Source, SpiffePattern, Upgrade,
+    decision::TlsMode, deny_table::Grant,
 };
 
 /// Largest source that is read, in bytes.
@@ -54,10 +55,21 @@ pub struct Document {
     pub applies_to: Option<Vec<SpiffePattern>>,
     /// `Some(last day)` when `spec.mode` is `audit`: audit holds through that day (UTC).
     pub audit_until: Option<Date>,
+    /// `spec.probes`.
+    pub probes: Vec<Probe>,
     /// `spec.egress`.
     pub egress: Vec<Rule<Destination>>,
     /// `spec.ingress`.
     pub ingress: Vec<Rule<Origin>>,
+}
+
+/// A health probe that the platform sends without TLS or identity: `GET` of one path at one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Destination port, 1-65535.
+    pub port: u16,
+    /// The exact canonical path, without a query.
+    pub path: CanonicalPath,
 }
 
 /// `action` of a rule.
@@ -116,6 +128,8 @@ pub struct Rule<T> {
     pub protocol: Protocol,
     /// `tls.mode` and `tls.min` after defaults; a deny rule's is irrelevant.
     pub tls: TlsMode,
+    /// `limits`, the options of `tls`, `proxyProtocol` and `forwarded`.
+    pub demands: Demands,
     /// `http`; empty: any method and path, and no upgrade.
     pub http: Vec<HttpMatch>,
     /// `auditUntil`: this rule's denials are recorded, not enforced, through that day.

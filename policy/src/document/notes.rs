@@ -93,7 +93,7 @@ impl Notes<'_> {
         let Some(refused) = { refused }.find(|treatment| !carried_out(*treatment)) else { return };
         let message = format!(
             "this build does not carry out {} yet: what rule `{}` matches is denied (not-supported), never weakened",
-            asked(rule, refused),
+            asked(rule, refused, carried_out(Treatment { demands: false, ..refused })),
             rule.name.value
         );
         self.add("not-supported", &rule.name, message, Reason::NotSupported.fix());
@@ -169,10 +169,18 @@ fn treatment(rule: &Rule<Destination>, end: &Destination) -> Option<Treatment> {
         _ => (Dial::OriginalDestination, false),
     };
     let per_request = judges_requests(rule.protocol, rule.tls);
-    Some(Treatment { dial, tls: rule.tls, private, per_request })
+    Some(Treatment { dial, tls: rule.tls, private, per_request, demands: !rule.demands.is_empty() })
 }
 
-fn asked(rule: &Rule<Destination>, treatment: Treatment) -> &'static str {
+/// `plain`: without demands it would be carried out.
+fn asked(rule: &Rule<Destination>, treatment: Treatment, plain: bool) -> &'static str {
+    if plain {
+        return if rule.demands.limit.is_some() {
+            "`limits`"
+        } else {
+            "`roots`, `pins` and `clientIdentity`"
+        };
+    }
     match treatment.tls {
         TlsMode::Originate => "`tls: { mode: originate }`",
         TlsMode::Inspect => "`tls: { mode: inspect }`",

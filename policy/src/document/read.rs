@@ -1,9 +1,9 @@
 //! A source's documents: the envelope, metadata and spec.
 
-use crate::{Date, Diagnostic, Source, SpiffePattern};
+use crate::{CanonicalPath, Date, Diagnostic, PathPattern, Source, SpiffePattern};
 
 use super::{
-    Destination, Document, Origin, Rule, Spanned,
+    Destination, Document, Origin, Probe, Rule, Spanned,
     fields::{Fields, list, texts},
     findings::Findings,
     rule::{self, Readout, RuleEnd},
@@ -62,6 +62,7 @@ fn document(root: &Node<'_>, findings: &mut Findings<'_>) -> Option<Document> {
         description: metadata.description,
         applies_to: spec.applies_to,
         audit_until: spec.audit_until,
+        probes: spec.probes,
         egress: spec.egress,
         ingress: spec.ingress,
     })
@@ -111,6 +112,7 @@ impl Metadata {
 struct Spec {
     applies_to: Option<Vec<SpiffePattern>>,
     audit_until: Option<Date>,
+    probes: Vec<Probe>,
     egress: Vec<Rule<Destination>>,
     ingress: Vec<Rule<Origin>>,
 }
@@ -123,13 +125,14 @@ enum Mode {
 
 impl Spec {
     fn read(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Spec> {
-        let known = ["appliesTo", "mode", "auditUntil", "egress", "ingress"];
+        let known = ["appliesTo", "mode", "auditUntil", "probes", "egress", "ingress"];
         let fields = Fields::open(node, "`spec`", &known, findings)?;
         Some(Spec {
             applies_to: fields
                 .value("appliesTo")
                 .map(|node| texts(node, "appliesTo", findings, super::ends::spiffe)),
             audit_until: audit(&fields, findings),
+            probes: probes(&fields, findings),
             egress: rules(&fields, "egress", findings),
             ingress: rules(&fields, "ingress", findings),
         })
@@ -160,6 +163,37 @@ fn audit(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Date> {
             None
         }
     }
+}
+
+fn probes(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Vec<Probe> {
+    let Some(node) = fields.value("probes") else { return Vec::new() };
+    list(node, "probes", findings).iter().filter_map(|item| probe(item, findings)).collect()
+}
+
+/// One port and one path, with nothing that could stand for others.
+fn probe(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Probe> {
+    let fields = Fields::open(node, "a probe", &["port", "path"], findings)?;
+    let port = fields
+        .required("port", "a probe", "add the port that is probed, such as `port: 8080`", findings)
+        .and_then(|node| scalar::number(node, "port", ("port", 1..=u16::MAX), findings));
+    let path = fields
+        .required("path", "a probe", "add the path that is probed, such as `path: /healthz`", findings)
+        .and_then(|node| probe_path(node, findings));
+    Some(Probe { port: port?, path: path? })
+}
+
+fn probe_path(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<CanonicalPath> {
+    let text = scalar::text(node, "path", findings)?;
+    let message = |error: &dyn std::fmt::Display| format!("bad path `{}`: {error}", shown(text));
+    match PathPattern::parse(text) {
+        Ok(_) if text.contains('*') => {
+            let fix = "name each path that is probed";
+            findings.add("path", &node.span, message(&"a probe has one exact path"), fix);
+        }
+        Ok(pattern) => return CanonicalPath::parse(pattern.as_str()).ok(),
+        Err(error) => findings.add("path", &node.span, message(&error), error.fix()),
+    }
+    None
 }
 
 fn rules<T: RuleEnd>(fields: &Fields<'_, '_>, direction: &str, findings: &mut Findings<'_>) -> Vec<Rule<T>> {

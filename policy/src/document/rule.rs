@@ -2,14 +2,14 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::{Date, PathPattern, Upgrade};
+use crate::{Date, Demands, PathPattern, Upgrade};
 
 use super::{
-    Action, HttpMatch, Rule, Spanned,
+    Action, HttpMatch, Rule, Spanned, demands,
     fields::{Fields, list, texts},
     findings::Findings,
     scalar::{self, Guess, shown},
-    tls::{self, Kinds},
+    tls::{self, Carried, Kinds},
     tree::{Node, Value},
 };
 
@@ -18,6 +18,8 @@ pub(super) trait RuleEnd: Sized {
     /// `to` or `from`.
     const FIELD: &'static str;
     const EXAMPLE: &'static str;
+    /// Fields of rules of this direction alone.
+    const FIELDS: &'static [&'static str];
 
     /// One entry of the list. `action`: a deny may be wider than an allow.
     fn read(node: &Node<'_>, action: Action, findings: &mut Findings<'_>) -> Option<Self>;
@@ -35,7 +37,9 @@ pub(super) struct Readout<T> {
 }
 
 pub(super) fn read<T: RuleEnd>(node: &Node<'_>, direction: &str, findings: &mut Findings<'_>) -> Readout<T> {
-    let known = ["name", "reason", "action", T::FIELD, "ports", "protocol", "tls", "http", "auditUntil"];
+    let mut known = vec!["name", "reason", "action", T::FIELD, "ports", "protocol", "tls", "http", "limits"];
+    known.push("auditUntil");
+    known.extend(T::FIELDS);
     let what = format!("an {direction} rule");
     let Some(fields) = Fields::open(node, &what, &known, findings) else {
         return Readout { name: None, rule: None };
@@ -72,8 +76,10 @@ fn rest<T: RuleEnd>(
     let ports = ports(fields, what, &kinds, findings);
     let carriage = tls::carriage(fields, action, &kinds, T::FIELD, findings);
     let http = fields.value("http").map(|node| http(node, findings)).unwrap_or_default();
+    let limit = demands::limits(fields, findings);
+    let client_address = demands::client_address(fields, findings);
     let audit_until = audit_until(fields, findings);
-    let (action, (protocol, tls)) = (action?, carriage?);
+    let (action, Carried { protocol, tls, origin }) = (action?, carriage?);
     Some(Rule {
         name: Spanned { value: String::new(), span: 0..0 },
         reason,
@@ -82,6 +88,7 @@ fn rest<T: RuleEnd>(
         ports,
         protocol,
         tls,
+        demands: Demands { limit, origin, client_address },
         http,
         audit_until,
         span: node.span.clone(),

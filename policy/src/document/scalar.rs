@@ -179,11 +179,36 @@ pub(super) fn date(node: &Node<'_>, field: &str, findings: &mut Findings<'_>) ->
     }
 }
 
+/// An unquoted decimal number in a range; `code` is that of the fault.
+pub(super) fn number<N: std::str::FromStr + PartialOrd + std::fmt::Display>(
+    node: &Node<'_>,
+    field: &str,
+    (code, range): (&'static str, std::ops::RangeInclusive<N>),
+    findings: &mut Findings<'_>,
+) -> Option<N> {
+    let Value::Scalar(text, plain) = &node.value else {
+        wrong_type(node, &format!("`{field}`"), "a number", findings);
+        return None;
+    };
+    let digits = *plain && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    let number = text.parse().ok().filter(|number| digits && range.contains(number));
+    if number.is_none() {
+        let message = format!("`{}` is no `{field}`", shown(text));
+        let fix = format!("write a number from {} to {}, unquoted", range.start(), range.end());
+        findings.add(code, &node.span, message, fix);
+    }
+    number
+}
+
+pub(super) fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(plain)
+}
+
 /// A name, `[a-z0-9-]{1,63}`.
 pub(super) fn name(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<(String, Range<usize>)> {
     let text = text(node, "name", findings)?;
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
+    if is_name(text) {
         return Some((text.to_owned(), node.span.clone()));
     }
     let mended: String = text

@@ -2,10 +2,10 @@
 //!
 //! Every exemption from TLS 1.3 is written out and has a reason; nothing is weakened by a default.
 
-use crate::decision::TlsMode;
+use crate::{decision::TlsMode, demands::OriginTls};
 
 use super::{
-    Action, Protocol,
+    Action, Protocol, demands,
     fields::Fields,
     findings::Findings,
     scalar::{self, shown},
@@ -56,12 +56,30 @@ const INGRESS_MODES: &[(&str, Mode)] = &[
 const PROTOCOLS: &[(&str, Protocol)] =
     &[("tls", Protocol::Tls), ("http", Protocol::Http), ("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
+/// How a rule's connections are carried.
+pub(super) struct Carried {
+    pub(super) protocol: Protocol,
+    pub(super) tls: TlsMode,
+    pub(super) origin: OriginTls,
+}
+
+impl Carried {
+    /// Of rules whose `tls` has no meaning.
+    fn irrelevant(protocol: Protocol) -> Carried {
+        let tls = TlsMode::Passthrough { min_tls12: false };
+        Carried { protocol, tls, origin: OriginTls::default() }
+    }
+}
+
 /// What `tls` says, before it is judged.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Written {
     mode: Option<Mode>,
     /// `Some(true)`: "1.2".
     min_tls12: Option<bool>,
+    origin: OriginTls,
+    /// The first field that is written of those that make up `origin`.
+    option: Option<&'static str>,
     /// Something in it was reported; defaults would only add noise.
     broken: bool,
 }
@@ -74,10 +92,9 @@ pub(super) fn carriage(
     kinds: &Kinds,
     end: &str,
     findings: &mut Findings<'_>,
-) -> Option<(Protocol, TlsMode)> {
-    const IRRELEVANT: TlsMode = TlsMode::Passthrough { min_tls12: false };
+) -> Option<Carried> {
     if let (true, Some(action)) = (kinds.grants, action) {
-        return grants(fields, action, kinds, findings).then_some((Protocol::Tls, IRRELEVANT));
+        return grants(fields, action, kinds, findings).then(|| Carried::irrelevant(Protocol::Tls));
     }
     let protocol = match fields.value("protocol") {
         Some(node) => scalar::word(node, "protocol", PROTOCOLS, findings),
@@ -95,24 +112,25 @@ pub(super) fn carriage(
     }
     if action == Some(Action::Deny) {
         deny(fields, protocol, findings);
-        return Some((protocol?, IRRELEVANT));
+        return protocol.map(Carried::irrelevant);
     }
     let written = fields.value("tls").map(|node| written(node, end, findings)).unwrap_or_default();
     action?;
     let whole = kinds.any() && !udp_by_name && !written.broken;
     let Some(protocol) = protocol.filter(|_| whole) else {
-        judge_alone(fields, protocol, written, findings);
+        judge_alone(fields, protocol, &written, findings);
         return None;
     };
     let carriage = Carriage { fields, kinds, protocol, egress: end == "to" };
-    match carriage.mode(written, findings) {
+    match carriage.mode(&written, findings) {
         Some(mode) => {
             carriage.judge_http(mode, findings);
-            judge_written(fields, mode, written, findings);
-            Some((protocol, finished(mode, written)))
+            carriage.judge_client_address(findings);
+            judge_written(fields, mode, &written, findings);
+            Some(Carried { protocol, tls: finished(mode, &written), origin: written.origin })
         }
         None => {
-            judge_alone(fields, Some(protocol), written, findings);
+            judge_alone(fields, Some(protocol), &written, findings);
             None
         }
     }
@@ -122,7 +140,7 @@ pub(super) fn carriage(
 fn judge_alone(
     fields: &Fields<'_, '_>,
     protocol: Option<Protocol>,
-    written: Written,
+    written: &Written,
     findings: &mut Findings<'_>,
 ) {
     if matches!(protocol, Some(Protocol::Tcp | Protocol::Udp)) {
@@ -134,10 +152,15 @@ fn judge_alone(
 }
 
 /// What a mode demands of the rule beside it.
-fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: Written, findings: &mut Findings<'_>) {
+fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: &Written, findings: &mut Findings<'_>) {
     if mode != Mode::Passthrough && written.min_tls12.is_some() {
         let message = "`tls.min` belongs to `passthrough`; every other mode speaks TLS 1.3";
         findings.refuse(fields.entry("tls"), "tls-min", message, "remove `min`");
+    }
+    if let (false, Some(option)) = (matches!(mode, Mode::Originate | Mode::Inspect), written.option) {
+        let message = format!("`tls.{option}` is for servers that Sidegate itself verifies");
+        let fix = format!("write `mode: originate` or `inspect`, or remove `{option}`");
+        findings.refuse(fields.entry("tls"), "tls-option", &message, &fix);
     }
     let exemption = match (mode, written.min_tls12) {
         (Mode::None, _) => Some("mode: none"),
@@ -151,7 +174,7 @@ fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: Written, findings
     }
 }
 
-fn finished(mode: Mode, written: Written) -> TlsMode {
+fn finished(mode: Mode, written: &Written) -> TlsMode {
     match mode {
         Mode::Passthrough => TlsMode::Passthrough { min_tls12: written.min_tls12.unwrap_or(false) },
         Mode::Originate => TlsMode::Originate,
@@ -177,7 +200,7 @@ fn grants(fields: &Fields<'_, '_>, action: Action, kinds: &Kinds, findings: &mut
         let fix = "remove the rule: without a grant it is denied; to overrule another policy's grant, deny its `cidrs`";
         findings.refuse(fields.entry("action"), "grant-field", "a grant can't be denied", fix);
     }
-    for field in ["protocol", "tls", "http"] {
+    for field in ["protocol", "tls", "http", "limits"] {
         let message = format!("a rule of grants takes no `{field}`");
         let fix = format!("remove `{field}`; a grant opens exactly what the platform uses");
         findings.refuse(fields.entry(field), "grant-field", &message, &fix);
@@ -192,6 +215,10 @@ fn deny(fields: &Fields<'_, '_>, protocol: Option<Protocol>, findings: &mut Find
         "a deny rule carries nothing, so it takes no `tls`",
         "remove it",
     );
+    for field in ["limits"].into_iter().chain(demands::INGRESS) {
+        let message = format!("a deny rule carries nothing, so it takes no `{field}`");
+        findings.refuse(fields.entry(field), "deny-field", &message, "remove it");
+    }
     if protocol == Some(Protocol::Tls) {
         let fix = "remove `protocol`: without it a deny rule covers every protocol";
         findings.refuse(fields.entry("protocol"), "deny-field", "a deny rule can't single out TLS", fix);
@@ -209,6 +236,15 @@ fn deny(fields: &Fields<'_, '_>, protocol: Option<Protocol>, findings: &mut Find
 fn refuse_unseen(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) {
     let message = "requests can't be seen in this rule's connections";
     refuse_http(fields, message, "write `protocol: http`, or remove `http`", findings);
+    refuse_counted(fields, "write `protocol: http`, or remove it", findings);
+}
+
+/// What needs requests that can be seen, beside `http`.
+fn refuse_counted(fields: &Fields<'_, '_>, fix: &str, findings: &mut Findings<'_>) {
+    for field in ["limits", "forwarded"] {
+        let message = format!("`{field}` needs requests, which can't be seen in this rule's connections");
+        findings.refuse(fields.entry(field), "http-unseen", &message, fix);
+    }
 }
 
 fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut Findings<'_>) {
@@ -217,8 +253,10 @@ fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut
 
 fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
     let broken = Written { broken: true, ..Written::default() };
-    let Some(fields) = Fields::open(node, "`tls`", &["mode", "min"], findings) else { return broken };
-    if fields.entry("mode").is_none() && fields.entry("min").is_none() {
+    let mut known = vec!["mode", "min"];
+    known.extend(demands::ORIGIN.iter().filter(|_| end == "to"));
+    let Some(fields) = Fields::open(node, "`tls`", &known, findings) else { return broken };
+    if known.iter().all(|field| fields.entry(field).is_none()) {
         findings.add("missing-field", &node.span, "`tls` says nothing", "add `mode`, or remove `tls`");
         return broken;
     }
@@ -226,7 +264,15 @@ fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
     let mode = fields.value("mode").map(|node| scalar::word(node, "tls.mode", modes, findings));
     let min = fields.value("min").map(|node| min_tls12(node, findings));
     let unreadable = mode == Some(None) || min == Some(None);
-    Written { mode: mode.flatten(), min_tls12: min.flatten(), broken: unreadable }
+    Written {
+        mode: mode.flatten(),
+        min_tls12: min.flatten(),
+        origin: demands::origin(&fields, findings),
+        option: demands::ORIGIN
+            .into_iter()
+            .find(|field| known.contains(field) && fields.entry(field).is_some()),
+        broken: unreadable,
+    }
 }
 
 fn min_tls12(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<bool> {
@@ -251,7 +297,7 @@ struct Carriage<'f, 'n, 's> {
 
 impl Carriage<'_, '_, '_> {
     /// The written mode, or the default, if it makes sense.
-    fn mode(&self, written: Written, findings: &mut Findings<'_>) -> Option<Mode> {
+    fn mode(&self, written: &Written, findings: &mut Findings<'_>) -> Option<Mode> {
         if self.egress && self.kinds.workloads && (self.kinds.hosts || self.kinds.addresses) {
             let fix = "put the workloads into a rule of their own";
             let message = "workloads are reached over the mesh, hosts and addresses are not";
@@ -341,6 +387,15 @@ impl Carriage<'_, '_, '_> {
                 "write `protocol: http`, or remove `http`"
             };
             refuse_http(self.fields, "requests can't be seen in this rule's connections", fix, findings);
+            refuse_counted(self.fields, &fix.replace("remove `http`", "remove it"), findings);
+        }
+    }
+
+    fn judge_client_address(&self, findings: &mut Findings<'_>) {
+        if self.protocol == Protocol::Udp {
+            let message = "no PROXY header goes before datagrams, which keep their own source";
+            let entry = self.fields.entry("proxyProtocol");
+            findings.refuse(entry, "client-address", message, "remove `proxyProtocol`");
         }
     }
 }

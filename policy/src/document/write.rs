@@ -2,9 +2,12 @@
 
 use std::{fmt::Write, ops::RangeInclusive};
 
-use crate::decision::TlsMode;
+use crate::{
+    decision::TlsMode,
+    demands::{Demands, OriginTls, RequestLimit},
+};
 
-use super::{Action, Destination, Document, HttpMatch, Origin, Protocol, Rule, scalar::Guess};
+use super::{Action, Destination, Document, HttpMatch, Origin, Probe, Protocol, Rule, scalar::Guess};
 
 impl Document {
     /// Canonical YAML: fields in the order of the reference, defaults left out except TLS modes.
@@ -14,7 +17,7 @@ impl Document {
         optional(&mut out, 2, "owner", self.owner.as_deref());
         optional(&mut out, 2, "description", self.description.as_deref());
         let specified = self.applies_to.is_some() || self.audit_until.is_some();
-        if !specified && self.egress.is_empty() && self.ingress.is_empty() {
+        if !specified && self.probes.is_empty() && self.egress.is_empty() && self.ingress.is_empty() {
             out.push_str("spec: {}\n");
             return out;
         }
@@ -25,6 +28,12 @@ impl Document {
         if let Some(date) = self.audit_until {
             field(&mut out, 2, "mode", "audit");
             field(&mut out, 2, "auditUntil", &date.to_string());
+        }
+        if !self.probes.is_empty() {
+            out.push_str("  probes:\n");
+        }
+        for Probe { port, path } in &self.probes {
+            let _ = writeln!(out, "    - {{ port: {port}, path: {} }}", text(path.as_str()));
         }
         rules(&mut out, "egress", "to", &self.egress, destination);
         rules(&mut out, "ingress", "from", &self.ingress, origin);
@@ -64,6 +73,7 @@ fn rules<T>(
                 let _ = writeln!(out, "        - {}", http(entry));
             }
         }
+        demands(out, &rule.demands);
         if let Some(date) = rule.audit_until {
             field(out, 6, "auditUntil", &date.to_string());
         }
@@ -83,16 +93,30 @@ fn carriage<T>(out: &mut String, rule: &Rule<T>) {
     if rule.action == Action::Deny {
         return;
     }
-    let tls = match rule.tls {
+    let mode = match rule.tls {
         TlsMode::Passthrough { min_tls12: false } => return,
-        TlsMode::Passthrough { min_tls12: true } => "{ mode: passthrough, min: \"1.2\" }",
-        TlsMode::Originate => "{ mode: originate }",
-        TlsMode::Inspect => "{ mode: inspect }",
-        TlsMode::Mesh => "{ mode: mesh }",
-        TlsMode::Terminate => "{ mode: terminate }",
-        TlsMode::None => "{ mode: none }",
+        TlsMode::Passthrough { min_tls12: true } => "passthrough, min: \"1.2\"",
+        TlsMode::Originate => "originate",
+        TlsMode::Inspect => "inspect",
+        TlsMode::Mesh => "mesh",
+        TlsMode::Terminate => "terminate",
+        TlsMode::None => "none",
     };
-    field(out, 6, "tls", tls);
+    let OriginTls { roots, pins, client_identity } = &rule.demands.origin;
+    let roots = roots.as_deref().map(|roots| format!(", roots: {}", text(roots))).unwrap_or_default();
+    let pins = if pins.is_empty() { String::new() } else { format!(", pins: {}", list(pins)) };
+    let shows = if *client_identity { ", clientIdentity: true" } else { "" };
+    field(out, 6, "tls", &format!("{{ mode: {mode}{roots}{pins}{shows} }}"));
+}
+
+fn demands(out: &mut String, demands: &Demands) {
+    if let Some(RequestLimit { per_second, burst }) = demands.limit {
+        let burst = if burst == per_second { String::new() } else { format!(", burst: {burst}") };
+        field(out, 6, "limits", &format!("{{ requestsPerSecond: {per_second}{burst} }}"));
+    }
+    if let Some(kind) = demands.client_address {
+        field(out, 6, kind.word(), "true");
+    }
 }
 
 fn destination(end: &Destination) -> String {

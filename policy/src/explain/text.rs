@@ -69,7 +69,30 @@ impl fmt::Display for TreatmentView {
             ("workload", _) => "; dialled as a workload",
             _ => "; dialled at its original destination",
         })?;
-        if self.per_request { f.write_str("; each request is judged") } else { Ok(()) }
+        if self.per_request {
+            f.write_str("; each request is judged")?;
+        }
+        self.demands().iter().try_for_each(|demand| write!(f, "; {demand}"))
+    }
+}
+
+impl TreatmentView {
+    /// What the rule demands besides: of requests, of the server, towards it, towards the application.
+    pub(crate) fn demands(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        if let (Some(rate), Some(burst)) = (self.requests_per_second, self.burst) {
+            let burst = if burst == rate { String::new() } else { format!(" ({burst} at once)") };
+            said.push(format!("at most {rate} requests a second{burst}"));
+        }
+        said.extend(self.roots.as_ref().map(|label| format!("server verified by the roots `{label}`")));
+        if !self.pins.is_empty() {
+            said.push(format!("server pinned to {}", self.pins.join(" or ")));
+        }
+        if self.client_identity {
+            said.push("shows the workload's certificate".to_owned());
+        }
+        said.extend(self.client_address.map(|field| format!("client address by `{field}`")));
+        said
     }
 }
 

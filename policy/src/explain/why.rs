@@ -51,6 +51,10 @@ pub(super) fn steps(set: &PolicySet, request: &Request<'_>, decision: &Decision)
                 format!("of {}, {} is the most specific that matches", allows.len(), named(rule)),
             );
         }
+        (Verdict::Allowed, Reason::ProbeAllows, _) => {
+            add("allow-rules", format!("none of {} matches", allows.len()));
+            add("probes", "it is a declared health probe".to_owned());
+        }
         (Verdict::Allowed, ..) => {}
         (Verdict::WouldDeny, reason, Some(rule)) if reason != Reason::RuleDenies => {
             add("allow-rules", format!("{} fails ({reason}), and is in audit", named(rule)));

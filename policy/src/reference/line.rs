@@ -5,8 +5,8 @@ use std::{cmp::Reverse, net::IpAddr, ops::RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    CompileOptions, Date, Direction, Document, HostEvidence, HostPattern, Observed, Predicate, Reason,
-    Request, Treatment,
+    CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostPattern, Observed, Predicate,
+    Reason, Request, Treatment,
     decision::{Dial, TlsMode},
     deny_table::{Opening, denied_answer},
     document::{Action, Destination, HttpMatch, Origin, Protocol, Rule},
@@ -36,6 +36,7 @@ pub(super) struct Line<'a> {
     name: &'a str,
     protocol: Protocol,
     tls: TlsMode,
+    demands: &'a Demands,
     http: &'a [HttpMatch],
 }
 
@@ -44,6 +45,8 @@ pub(super) struct Trial {
     pub(super) at: Specificity,
     pub(super) rule: Reverse<Name>,
     pub(super) treatment: Treatment,
+    /// Requests a second that the rule allows.
+    pub(super) rate: u32,
     /// The first part that fails, and why.
     pub(super) lack: Option<(Predicate, Reason)>,
     /// The rule is in audit, which tolerates what fails: with that reason, carried so.
@@ -81,6 +84,7 @@ impl<'a> Line<'a> {
             name: &rule.name.value,
             protocol: rule.protocol,
             tls: rule.tls,
+            demands: &rule.demands,
             http: &rule.http,
         }
     }
@@ -170,6 +174,7 @@ impl<'a> Line<'a> {
             tls: self.tls,
             private: reached.private,
             per_request: self.sees_requests(),
+            demands: !self.demands.is_empty(),
         };
         let lack = self.lack(reached, request);
         let in_audit = self.audit_until.is_some_and(|last| request.today <= last);
@@ -186,7 +191,8 @@ impl<'a> Line<'a> {
             };
             (reason, Treatment { tls, ..treatment })
         });
-        Trial { at: reached.at, rule: Reverse(self.name()), treatment, lack, tolerated }
+        let rate = self.demands.limit.map_or(u32::MAX, |limit| limit.per_second);
+        Trial { at: reached.at, rule: Reverse(self.name()), treatment, rate, lack, tolerated }
     }
 
     fn lack(&self, reached: &Reached, request: &Request<'_>) -> Option<(Predicate, Reason)> {

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Range,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -48,6 +49,7 @@ pub(super) fn compile(
     }
     let mut set = compiler.finish();
     set.policies = ordered.len();
+    set.probes = ordered.iter().flat_map(|document| &document.probes).cloned().collect();
     set.audit_until = audit_of_all(&ordered);
     set.udp = udp::destinations(&set.rules, options).into();
     Ok(set)
@@ -120,6 +122,7 @@ impl<'a> Compiler<'a> {
             ports: ports::normalized(&rule.ports),
             protocol: rule.protocol,
             tls: rule.tls,
+            demands: (!rule.demands.is_empty()).then(|| Arc::new(rule.demands.clone())),
             http: rule.http.as_slice().into(),
             audit_until: rule.audit_until.max(policy_audit),
         };

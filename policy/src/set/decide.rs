@@ -2,7 +2,7 @@
 //!
 //! 1. the fixed deny table and the proxy's own listeners, opened by grants for exact triples (own listeners never);
 //! 2. any matching deny rule;
-//! 3. the most specific matching allow rule decides the treatment;
+//! 3. the most specific matching allow rule decides the treatment; else a declared health probe passes;
 //! 4. an allow rule in audit that fails only in its TLS or HTTP part;
 //! 5. the default deny, which passes as `would-deny` while every policy is in audit.
 
@@ -49,8 +49,14 @@ fn enforced_on_datagrams(request: &Request<'_>, decision: Decision) -> Decision 
     decision
 }
 
-const GRANT_TREATMENT: Treatment =
-    Treatment { dial: Dial::OriginalDestination, tls: TlsMode::None, private: false, per_request: false };
+const GRANT_TREATMENT: Treatment = Treatment { per_request: false, ..PROBE_TREATMENT };
+const PROBE_TREATMENT: Treatment = Treatment {
+    dial: Dial::OriginalDestination,
+    tls: TlsMode::None,
+    private: false,
+    per_request: true,
+    demands: false,
+};
 
 fn denied(set: &PolicySet, reason: Reason, rule: Option<RuleId>, nearest: Option<NearMiss>) -> Decision {
     Decision { verdict: Verdict::Denied, reason, rule, treatment: None, nearest, generation: set.generation }
@@ -183,7 +189,8 @@ fn would_deny(
 /// The best of what the allow rules had to say.
 #[derive(Default)]
 struct Allows {
-    matching: Option<(Rank, Reverse<RuleId>, Treatment)>,
+    /// Of equally specific ones that with the lowest limit, so that no other leads round it.
+    matching: Option<(Rank, Reverse<u32>, Reverse<RuleId>, Treatment)>,
     /// Failed only in the TLS or HTTP part of a rule in audit.
     audited: Option<(Rank, Reverse<RuleId>, Treatment, Miss)>,
     nearest: Option<(Stage, Rank, Reverse<RuleId>, Reason)>,
@@ -213,8 +220,9 @@ impl Allows {
         let treatment = || rule.treatment(candidate.spot.end, candidate.entry.private);
         let miss = match check(candidate, rule, request) {
             Ok(()) => {
-                if self.matching.is_none_or(|(rank, rule, _)| (rank, rule) < key) {
-                    self.matching = Some((key.0, key.1, treatment()));
+                let better = (key.0, Reverse(rule.rate()), key.1);
+                if self.matching.is_none_or(|(rank, rate, rule, _)| (rank, rate, rule) < better) {
+                    self.matching = Some((better.0, better.1, better.2, treatment()));
                 }
                 return;
             }
@@ -273,8 +281,13 @@ fn relaxed(treatment: Treatment, miss: Miss) -> Treatment {
 }
 
 fn by_allow_rules(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Decision {
-    if let Some((_, Reverse(rule), treatment)) = allows.matching {
+    if let Some((.., Reverse(rule), treatment)) = allows.matching {
         return allowed(set, Reason::RuleAllows, rule, treatment);
+    }
+    if set.is_probe(request) {
+        let (verdict, reason, treatment) = (Verdict::Allowed, Reason::ProbeAllows, Some(PROBE_TREATMENT));
+        let generation = set.generation;
+        return Decision { verdict, reason, rule: None, treatment, nearest: None, generation };
     }
     if let Some((_, Reverse(rule), treatment, miss)) = allows.audited {
         return would_deny(set, miss.reason, Some(rule), treatment, None);
@@ -313,5 +326,5 @@ fn default_reason(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Re
 /// What audit mode does with a connection that nothing allows: it passes as it would without a proxy.
 fn unguarded(request: &Request<'_>) -> Treatment {
     let dial = if request.address.is_some() { Dial::OriginalDestination } else { Dial::Name };
-    Treatment { dial, tls: TlsMode::None, private: true, per_request: false }
+    Treatment { dial, tls: TlsMode::None, private: true, per_request: false, demands: false }
 }

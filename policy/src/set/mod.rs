@@ -21,13 +21,14 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 
 use crate::{
-    Date, Decision, Diagnostic, Direction, Document, HostName, NameDecision, Reason, Request, SpiffeId,
-    deny_table::Opening,
+    Date, Decision, Demands, Diagnostic, Direction, Document, HostName, NameDecision, Observed, Reason,
+    Request, SpiffeId, deny_table::Opening, document::Probe,
 };
 
 use self::{
@@ -138,6 +139,8 @@ pub struct PolicySet {
     requests_denied_at: PortSet,
     groups: Box<[IpNet]>,
     udp: Box<[UdpDestination]>,
+    /// Few.
+    probes: Box<[Probe]>,
 }
 
 /// The rules of one direction.
@@ -235,6 +238,33 @@ impl PolicySet {
         self.rules().any(|(_, rule)| {
             rule.tls == crate::decision::TlsMode::Inspect && rule.action == crate::document::Action::Allow
         })
+    }
+
+    /// What a rule demands beside its treatment; `None`: nothing. Of a rule of another set it says nothing sensible.
+    pub fn demands(&self, rule: RuleId) -> Option<&Arc<Demands>> {
+        self.compiled(rule)?.demands.as_ref()
+    }
+
+    /// Every declared health probe.
+    pub fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// Whether some declared health probe comes to this port: plaintext HTTP there has to be read to be judged.
+    pub fn has_probe_at(&self, port: u16) -> bool {
+        self.probes.iter().any(|probe| probe.port == port)
+    }
+
+    /// Whether a request is a declared health probe: exact port and path, a plaintext `GET` of nobody in particular.
+    /// [`PolicySet::decide`] allows it, unless a deny rule matches. The caller has seen that there is neither a query nor
+    /// a body.
+    pub fn is_probe(&self, request: &Request<'_>) -> bool {
+        let plain = request.observed == Observed::Http && request.peer.is_none();
+        let Some(http) = request.http.filter(|_| plain && request.direction == Direction::Ingress) else {
+            return false;
+        };
+        let is_get = http.method == "GET" && http.upgrade.is_none();
+        is_get && self.probes.iter().any(|probe| probe.port == request.port && probe.path == *http.path)
     }
 
     /// Every rule, in order.

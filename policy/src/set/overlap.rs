@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     Diagnostic, Direction,
     decision::Treatment,
+    demands::{ClientAddress, OriginTls},
     document::{Action, Protocol},
 };
 
@@ -44,7 +45,15 @@ struct Piece<'a> {
     end: &'a Added,
     ports: (u16, u16),
     protocol: Protocol,
+    carried: Carried<'a>,
+}
+
+/// How a rule carries connections. Limits are none of it: they hold for requests, which `http` may tell apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Carried<'a> {
     treatment: Treatment,
+    origin: Option<&'a OriginTls>,
+    client_address: Option<ClientAddress>,
 }
 
 /// Adds every pair of rules that can both match one connection and would carry it differently.
@@ -64,7 +73,7 @@ fn among(
     for (at, piece) in by_port.iter().enumerate() {
         let later = by_port.iter().skip(at + 1);
         for other in later.take_while(|other| other.ports.0 <= piece.ports.1) {
-            let disagree = piece.treatment != other.treatment && coincide(piece.protocol, other.protocol);
+            let disagree = piece.carried != other.carried && coincide(piece.protocol, other.protocol);
             if disagree && both_match(&piece.end.key, &other.end.key) {
                 let (one, two) = (piece.end.entry.rule, other.end.entry.rule);
                 pairs.insert((one.min(two), one.max(two)));
@@ -78,19 +87,25 @@ fn pieces<'a>(compiler: &'a Compiler<'_>, end: &'a Added) -> impl Iterator<Item 
     let ranges = ports.unwrap_or_default().iter().map(|range| (*range.start(), *range.end()));
     let carried = carriage(compiler, end);
     ranges.filter_map(move |ports| {
-        let (protocol, treatment) = carried?;
-        Some(Piece { end, ports, protocol, treatment })
+        let (protocol, carried) = carried?;
+        Some(Piece { end, ports, protocol, carried })
     })
 }
 
-fn carriage(compiler: &Compiler<'_>, added: &Added) -> Option<(Protocol, Treatment)> {
+fn carriage<'a>(compiler: &'a Compiler<'_>, added: &Added) -> Option<(Protocol, Carried<'a>)> {
     let rule: &CompiledRule = compiler.rules.get(added.entry.rule.0 as usize)?;
     let end = match added.key {
         Key::Host(_) => End::Host,
         Key::Workload(_) => End::Workload,
         Key::Group(_) | Key::Prefix(_) => End::Address,
     };
-    Some((rule.protocol, rule.treatment(end, added.entry.private)))
+    let demands = rule.demands.as_ref();
+    let carried = Carried {
+        treatment: Treatment { demands: false, ..rule.treatment(end, added.entry.private) },
+        origin: demands.map(|demands| &demands.origin).filter(|origin| **origin != OriginTls::default()),
+        client_address: demands.and_then(|demands| demands.client_address),
+    };
+    Some((rule.protocol, carried))
 }
 
 /// Whether one connection can match rules of both protocols.

@@ -1,9 +1,9 @@
 //! One compiled rule, and whether a request that reached it by host, address or peer satisfies the rest of it.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use crate::{
-    Date, Direction, HostEvidence, Observed, Reason, Request,
+    Date, Demands, Direction, HostEvidence, Observed, Reason, Request,
     decision::{Dial, Predicate, TlsMode, Treatment},
     deny_table::denied_answer,
     document::{Action, Destination, HttpMatch, Protocol, judges_requests},
@@ -23,6 +23,8 @@ pub(crate) struct CompiledRule {
     pub(crate) ports: Box<[RangeInclusive<u16>]>,
     pub(crate) protocol: Protocol,
     pub(crate) tls: TlsMode,
+    /// `None`: there are none.
+    pub(crate) demands: Option<Arc<Demands>>,
     pub(crate) http: Box<[HttpMatch]>,
     /// Denials by this rule are recorded, not enforced, through that day: its own `auditUntil`, and for a deny rule
     /// also its policy's.
@@ -181,7 +183,14 @@ impl CompiledRule {
             End::Workload if self.tls == TlsMode::Mesh => Dial::Workload,
             End::Workload | End::Address => Dial::OriginalDestination,
         };
-        Treatment { dial, tls: self.tls, private, per_request: self.is_for_requests() }
+        let (per_request, demands) = (self.is_for_requests(), self.demands.is_some());
+        Treatment { dial, tls: self.tls, private, per_request, demands }
+    }
+
+    /// Requests a second that it allows.
+    pub(crate) fn rate(&self) -> u32 {
+        let limit = self.demands.as_ref().and_then(|demands| demands.limit);
+        limit.map_or(u32::MAX, |limit| limit.per_second)
     }
 
     /// Whether the rule's own audit holds on a day.

@@ -231,7 +231,11 @@ fn per_request(decision: Decision) -> bool {
 
 /// Whether this build carries out a treatment. What it does not is denied, never weakened.
 pub fn carried_out(treatment: Treatment) -> bool {
-    let Treatment { dial, tls, private: _, per_request } = treatment;
+    let Treatment { dial, tls, private: _, per_request, demands } = treatment;
+    // Limits, roots, pins and client certificates of a rule's own: not carried out yet.
+    if demands {
+        return false;
+    }
     let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
     match tls {
         TlsMode::None => dialled,

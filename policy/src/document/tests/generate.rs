@@ -1,10 +1,13 @@
 //! Valid documents, drawn from the whole format.
 
 use super::*;
-use crate::deny_table::Grant;
+use crate::{
+    demands::{ClientAddress, OriginTls, RequestLimit},
+    deny_table::Grant,
+};
 
 pub(super) fn document() -> impl Strategy<Value = Document> {
-    let rules = || (named(egress()), named(ingress()));
+    let rules = || (named(egress()), named(ingress()), probes());
     (
         name(),
         prop::option::of(prose()),
@@ -13,16 +16,62 @@ pub(super) fn document() -> impl Strategy<Value = Document> {
         audit(),
         rules(),
     )
-        .prop_map(|(name, owner, description, applies_to, audit_until, (egress, ingress))| Document {
-            source: Source::new("", ""),
-            name: Spanned { value: name, span: 0..0 },
-            owner,
-            description,
-            applies_to,
-            audit_until,
-            egress,
-            ingress,
+        .prop_map(|(name, owner, description, applies_to, audit_until, (egress, ingress, probes))| {
+            Document {
+                source: Source::new("", ""),
+                name: Spanned { value: name, span: 0..0 },
+                owner,
+                description,
+                applies_to,
+                audit_until,
+                probes,
+                egress,
+                ingress,
+            }
         })
+}
+
+fn probes() -> impl Strategy<Value = Vec<Probe>> {
+    let path = "/([a-z0-9._~-]{0,3}[a-z])?(/%C3%A9)?";
+    let path = path.prop_map(|text| CanonicalPath::parse(&text).unwrap());
+    prop::collection::vec((1..=u16::MAX, path).prop_map(|(port, path)| Probe { port, path }), 0..3)
+}
+
+fn limit() -> impl Strategy<Value = Option<RequestLimit>> {
+    let most = || 1..=1_000_000_u32;
+    prop::option::of((most(), most()).prop_map(|(per_second, burst)| RequestLimit { per_second, burst }))
+}
+
+fn origin() -> impl Strategy<Value = OriginTls> {
+    let pin = "sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=";
+    (prop::option::of(name()), prop::collection::vec(pin, 0..3), any::<bool>()).prop_map(
+        |(roots, pins, client_identity)| OriginTls { roots: roots.map(Into::into), pins, client_identity },
+    )
+}
+
+/// What a rule of any direction may demand; of the rest each rule keeps what fits it.
+fn demands() -> impl Strategy<Value = Demands> {
+    let kinds = vec![ClientAddress::ProxyProtocol, ClientAddress::Forwarded];
+    (limit(), origin(), prop::option::of(prop::sample::select(kinds)))
+        .prop_map(|(limit, origin, client_address)| Demands { limit, origin, client_address })
+}
+
+fn fitting(demands: Demands, rule: (Action, Protocol, TlsMode), egress: bool) -> Demands {
+    let (action, protocol, tls) = rule;
+    let requests = judges_requests(protocol, tls);
+    let verified = matches!(tls, TlsMode::Originate | TlsMode::Inspect);
+    let tells = |kind: &ClientAddress| match kind {
+        ClientAddress::ProxyProtocol => !egress && protocol != Protocol::Udp,
+        ClientAddress::Forwarded => !egress && requests,
+    };
+    if action == Action::Deny {
+        return Demands::default();
+    }
+    Demands {
+        limit: demands.limit.filter(|_| requests),
+        origin: if verified { demands.origin } else { OriginTls::default() },
+        client_address: demands.client_address.filter(tells),
+    }
 }
 
 /// Rules with distinct names.
@@ -124,9 +173,10 @@ fn ends<T: std::fmt::Debug>(end: impl Strategy<Value = T>) -> impl Strategy<Valu
 fn rule<T: Clone + std::fmt::Debug>(
     ends: impl Strategy<Value = Vec<Spanned<T>>>,
     carriage: impl Strategy<Value = (Action, Protocol, TlsMode)>,
+    egress: bool,
 ) -> impl Strategy<Value = Rule<T>> {
-    (ends, carriage, prose(), ports(), http(), audit()).prop_map(
-        |(ends, (action, protocol, tls), reason, ports, http, audit_until)| {
+    (ends, carriage, prose(), ports(), (http(), demands()), audit()).prop_map(
+        move |(ends, (action, protocol, tls), reason, ports, (http, demands), audit_until)| {
             let requests = protocol == Protocol::Http || tls == TlsMode::Inspect;
             Rule {
                 name: Spanned { value: String::new(), span: 0..0 },
@@ -136,6 +186,7 @@ fn rule<T: Clone + std::fmt::Debug>(
                 ports,
                 protocol,
                 tls,
+                demands: fitting(demands, (action, protocol, tls), egress),
                 http: if requests { http } else { Vec::new() },
                 audit_until,
                 span: 0..0,
@@ -184,11 +235,12 @@ fn egress() -> impl Strategy<Value = Rule<Destination>> {
     );
     let grants = ends(grant.prop_map(Destination::Grants));
     prop_oneof![
-        rule(ends(hosts(allowed)), by_host),
-        rule(ends(addresses()), by_address),
-        rule(ends(workloads().prop_map(Destination::Workloads)), meshed),
-        rule(ends(prop_oneof![hosts(denied_hosts), addresses()]), denied()),
-        rule(grants, carriage(&[(Tls, PASSTHROUGH)])).prop_map(|rule| Rule { ports: Vec::new(), ..rule }),
+        rule(ends(hosts(allowed)), by_host, true),
+        rule(ends(addresses()), by_address, true),
+        rule(ends(workloads().prop_map(Destination::Workloads)), meshed, true),
+        rule(ends(prop_oneof![hosts(denied_hosts), addresses()]), denied(), true),
+        rule(grants, carriage(&[(Tls, PASSTHROUGH)]), true)
+            .prop_map(|rule| Rule { ports: Vec::new(), ..rule }),
     ]
 }
 
@@ -211,8 +263,8 @@ fn ingress() -> impl Strategy<Value = Rule<Origin>> {
     ]);
     let meshed = carriage(&[(Tls, TlsMode::Mesh), (Http, TlsMode::Mesh), (Tcp, TlsMode::Mesh)]);
     prop_oneof![
-        rule(ends(addresses()), by_address),
-        rule(ends(prop_oneof![addresses(), workloads().prop_map(Origin::Workloads)]), meshed),
-        rule(ends(addresses()), denied()),
+        rule(ends(addresses()), by_address, false),
+        rule(ends(prop_oneof![addresses(), workloads().prop_map(Origin::Workloads)]), meshed, false),
+        rule(ends(addresses()), denied(), false),
     ]
 }

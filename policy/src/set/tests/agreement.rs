@@ -7,11 +7,12 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::build::{ip, name};
 use crate::{
-    CanonicalPath, CompileOptions, Date, Direction, Document, HostEvidence, HostName, HostPattern, Observed,
-    PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Upgrade, Verdict,
+    CanonicalPath, CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostName, HostPattern,
+    Observed, PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Upgrade, Verdict,
     decision::{Dial, TlsMode},
+    demands::RequestLimit,
     deny_table::Grant,
-    document::{Action, Destination, HttpMatch, Origin, Protocol, Rule, Spanned},
+    document::{Action, Destination, HttpMatch, Origin, Probe, Protocol, Rule, Spanned},
     reference::{Outcome, judge},
     request::HttpFacts,
 };
@@ -168,11 +169,26 @@ fn http() -> impl Strategy<Value = Vec<HttpMatch>> {
     prop_oneof![4 => Just(Vec::new()), 1 => vec(entry, 1..3)]
 }
 
+/// Two rates, so that rules for the same differ in nothing else.
+fn demands() -> impl Strategy<Value = Demands> {
+    let rate = prop::option::weighted(0.3, 1..3_u32);
+    rate.prop_map(|rate| Demands {
+        limit: rate.map(|rate| RequestLimit { per_second: rate, burst: 1 }),
+        ..Demands::default()
+    })
+}
+
+fn probes() -> impl Strategy<Value = Vec<Probe>> {
+    let path = select(PATHS).prop_map(|text| CanonicalPath::parse(text).expect("a path"));
+    vec((select(&[443_u16, 80][..]), path).prop_map(|(port, path)| Probe { port, path }), 0..3)
+}
+
 fn rule<T: std::fmt::Debug>(end: impl Strategy<Value = T>) -> impl Strategy<Value = Rule<T>> {
     let action = prop_oneof![4 => Just(Action::Allow), 1 => Just(Action::Deny)];
     let ports = vec(select(PORTS).prop_map(|(first, last)| first..=last), 0..3);
-    (action, vec(end, 1..3), ports, carriage(), http(), audit()).prop_map(
-        |(action, ends, ports, (protocol, tls), http, audit_until)| Rule {
+    let carriage = (carriage(), demands());
+    (action, vec(end, 1..3), ports, carriage, http(), audit()).prop_map(
+        |(action, ends, ports, ((protocol, tls), demands), http, audit_until)| Rule {
             name: spanned(String::new()),
             reason: None,
             action,
@@ -180,6 +196,7 @@ fn rule<T: std::fmt::Debug>(end: impl Strategy<Value = T>) -> impl Strategy<Valu
             ports,
             protocol,
             tls,
+            demands,
             http: if protocol == Protocol::Http || tls == TlsMode::Inspect { http } else { Vec::new() },
             audit_until,
             span: 0..0,
@@ -189,14 +206,15 @@ fn rule<T: std::fmt::Debug>(end: impl Strategy<Value = T>) -> impl Strategy<Valu
 
 fn document() -> impl Strategy<Value = Document> {
     let applies = prop_oneof![4 => Just(None), 1 => patterns().prop_map(Some)];
-    (vec(rule(destination()), 0..7), vec(rule(origin()), 0..4), applies, audit()).prop_map(
-        |(egress, ingress, applies_to, audit_until)| Document {
+    (vec(rule(destination()), 0..7), vec(rule(origin()), 0..4), applies, audit(), probes()).prop_map(
+        |(egress, ingress, applies_to, audit_until, probes)| Document {
             source: Source::new("p.yaml", ""),
             name: spanned(String::new()),
             owner: None,
             description: None,
             applies_to,
             audit_until,
+            probes,
             egress,
             ingress,
         },

@@ -5,8 +5,8 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    CompileOptions, Date, Decision, Direction, Document, HostEvidence, HostName, HostPattern, Observed,
-    PolicySet, Reason, Request, Source, Verdict,
+    CompileOptions, Date, Decision, Demands, Direction, Document, HostEvidence, HostName, HostPattern,
+    Observed, PolicySet, Reason, Request, Source, Verdict,
     decision::TlsMode,
     document::{Action, Destination, Protocol, Rule, Spanned},
 };
@@ -28,6 +28,7 @@ pub(super) fn rule(name: &str, ends: Vec<Destination>) -> Rule<Destination> {
         ports: vec![443..=443],
         protocol: Protocol::Tls,
         tls: TlsMode::Passthrough { min_tls12: false },
+        demands: Demands::default(),
         http: Vec::new(),
         audit_until: None,
         span: 0..0,
@@ -71,6 +72,7 @@ pub(super) fn document(name: &str, egress: Vec<Rule<Destination>>) -> Document {
         description: None,
         applies_to: None,
         audit_until: None,
+        probes: Vec::new(),
         egress,
         ingress: Vec::new(),
     }
