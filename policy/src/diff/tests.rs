@@ -145,3 +145,55 @@ fn a_prefix_of_which_more_is_missing_than_the_fixed_table_is_not_named_whole() {
     let text = shown(deny, &format!("{deny}{net}"));
     assert!(text.contains("tls to 11.0.0.0/9 port 443"), "{text}");
 }
+
+#[test]
+fn what_a_rule_demands_of_requests_and_servers_is_a_change_of_carriage() {
+    let api = |more: &str, tls: &str| {
+        format!(
+            "    - {{ name: api, to: [ {{ hosts: [ a.example.com ] }} ], ports: [ 80 ], protocol: http, tls: {{ mode: originate{tls} }}{more} }}\n"
+        )
+    };
+    let (plain, limited) = (api("", ""), api(", limits: { requestsPerSecond: 9 }", ""));
+    assert_eq!(
+        shown(&plain, &limited),
+        "carried differently:\n  ~ http to a.example.com port 80 (no other demands -> at most 9 requests a second)   by p/api (p.yaml:6)\n"
+    );
+    let slower = api(", limits: { requestsPerSecond: 9, burst: 2 }", "");
+    assert!(shown(&limited, &slower).contains("at most 9 requests a second (2 at once)"));
+    let (one, other) = (api("", ", roots: one"), api("", ", roots: other"));
+    assert!(shown(&one, &other).contains("roots `one` -> server verified by the roots `other`"));
+}
+
+#[test]
+fn upgrades_are_told_by_themselves() {
+    let api = |http: &str| {
+        format!(
+            "    - {{ name: api, to: [ {{ hosts: [ a.example.com ] }} ], ports: [ 80 ], protocol: http, tls: {{ mode: originate }}, http: [ {{ paths: [ \"/**\" ] }}{http} ] }}\n"
+        )
+    };
+    let (plain, live) = (api(""), api(", { upgrade: websocket, paths: [ /live ] }"));
+    assert_eq!(
+        shown(&plain, &live),
+        "becomes reachable:\n  + http to a.example.com port 80 for websocket /live (plaintext made TLS 1.3; each request is judged)   by p/api (p.yaml:6)\n"
+    );
+    let all = shown(WEB, &format!("{WEB}{live}"));
+    assert!(all.contains("port 80, also for websocket /live (plaintext"), "{all}");
+}
+
+#[test]
+fn a_declared_probe_becomes_reachable_for_anyone() {
+    let old = set(WEB);
+    let text = format!(
+        "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  probes: [ {{ port: 8080, path: /healthz }} ]\n  egress:\n{WEB}"
+    );
+    let documents = parse(&Source::new("p.yaml", text.as_str())).expect("a policy");
+    let new = PolicySet::compile(&documents, &CompileOptions::default()).expect("rules that agree");
+    let today = Date::from_days(20_000);
+    let text = compare(&old, &new, today).to_string();
+    assert!(
+        text.starts_with("becomes reachable:\n  + http from anyone port 8080 for GET /healthz"),
+        "{text}"
+    );
+    let back = compare(&new, &old, today).to_string();
+    assert!(back.contains("- http from anyone port 8080 for GET /healthz"), "{back}");
+}

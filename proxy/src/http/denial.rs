@@ -72,6 +72,7 @@ impl Denial<'_> {
         match (self.reason, self.reason.side()) {
             (Reason::HttpMalformed, _) => (400, "Bad Request"),
             (Reason::ClassifyTooLarge, _) => (431, "Request Header Fields Too Large"),
+            (Reason::LimitRequests, _) => (429, "Too Many Requests"),
             (Reason::ClassifyTimeout, _) => (408, "Request Timeout"),
             (Reason::DialTimeout | Reason::ResolveTimeout, _) => (504, "Gateway Timeout"),
             (_, Side::Upstream | Side::Resolver) => (502, "Bad Gateway"),
