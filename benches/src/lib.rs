@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sidegate_policy::{
-    Demands, Date, Direction, Document, HostEvidence, HostName, HostPattern, Observed, Request, Source,
+    Date, Demands, Direction, Document, HostEvidence, HostName, HostPattern, Observed, Request, Source,
     decision::TlsMode,
     document::{Action, Destination, Protocol, Rule, Spanned},
 };

@@ -60,7 +60,13 @@ fn a_change_of_carriage_says_what_changes_and_nothing_else() {
 fn what_this_build_does_not_carry_out_is_noted() {
     let inspected = WEB.replace("ports: [ 443 ]", "ports: [ 443 ], tls: { mode: inspect }");
     let answered = diff(WEB, &inspected, "");
-    assert!(answered.stdout.contains("(TLS 1.3 -> TLS inspected)"), "{}", answered.stdout);
+    assert!(
+        answered
+            .stdout
+            .contains("(TLS 1.3 -> TLS inspected; connections are judged -> each request is judged)"),
+        "{}",
+        answered.stdout
+    );
     assert!(answered.stdout.contains("note: <stdin>:6:"), "{}", answered.stdout);
     assert_eq!(diff(WEB, &inspected, "--json").json()["notes"][0]["code"], "not-supported");
 }

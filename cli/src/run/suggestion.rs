@@ -294,7 +294,13 @@ fn asked(record: &AccessRecord) -> Option<Sighting> {
 
 /// Whether this build carries out a rule with `protocol: http`; otherwise one with `tcp` is what works.
 fn requests_are_judged() -> bool {
-    carried_out(Treatment { dial: Dial::Name, tls: TlsMode::None, private: false, per_request: true, demands: false })
+    carried_out(Treatment {
+        dial: Dial::Name,
+        tls: TlsMode::None,
+        private: false,
+        per_request: true,
+        demands: false,
+    })
 }
 
 fn add(proposals: &mut Proposals, sighting: Option<Sighting>) {

@@ -40,9 +40,10 @@ pub fn notes(
     for rule in &document.ingress {
         notes.audit(rule.audit_until, &rule.name, "rule");
     }
-    if let Some(rule) = document.ingress.first() {
+    let probes = (!document.probes.is_empty()).then_some(&document.name);
+    if let Some(name) = document.ingress.first().map(|rule| &rule.name).or(probes) {
         let fix = "guard the port by other means until then, such as a security group";
-        notes.add("ingress-unenforced", &rule.name, INGRESS_UNENFORCED.to_owned(), fix);
+        notes.add("ingress-unenforced", name, INGRESS_UNENFORCED.to_owned(), fix);
     }
     notes.found
 }
@@ -234,6 +235,24 @@ mod tests {
             ("action: deny, to: [ { securityGroups: [ sg-0abc ] } ]".to_owned(), vec!["never-matches"]),
         ] {
             assert_eq!(found(&rule), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_demand_that_a_build_does_not_know_is_noted_by_name() {
+        for (demand, expected) in [
+            ("tls: { mode: originate }", None),
+            ("tls: { mode: originate }, limits: { requestsPerSecond: 1 }", Some("`limits`")),
+            ("tls: { mode: originate, roots: x }", Some("`roots`")),
+        ] {
+            let text = format!(
+                "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  egress:\n    - {{ name: r, to: [ {{ hosts: [ a.example.com ] }} ], ports: [ 80 ], protocol: http, {demand} }}\n"
+            );
+            let documents =
+                parse(&Source::new("p.yaml", text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
+            let found = notes(&documents[0], Date::from_days(20_000), |treatment| !treatment.demands);
+            let told = found.first().map(|note| note.message.contains(expected.unwrap_or("nothing")));
+            assert_eq!(told, expected.map(|_| true), "{demand}: {found:?}");
         }
     }
 }
