@@ -259,7 +259,7 @@ fn what_was_reached_by_address_is_offered_by_address() {
     - name: 10-7-0-5-8080
       to: [ { cidrs: [ \"10.7.0.5/32\" ] } ]
       ports: [ 8080 ]
-      protocol: tcp
+      protocol: http
       tls: { mode: none }
       reason: \"say why this needs no TLS 1.3\"
 # 10.7.0.5:5432 showed no name; db.shop.test is a guess, for its answer led there
