@@ -10,6 +10,7 @@ pub mod http;
 pub mod identity;
 pub mod inspection;
 pub mod limits;
+pub mod mesh;
 pub mod metrics;
 pub mod origins;
 pub mod policy_store;

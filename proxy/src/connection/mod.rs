@@ -20,7 +20,7 @@ mod observe;
 mod outbound;
 pub(crate) mod record;
 mod relay;
-mod scratch;
+pub(crate) mod scratch;
 #[cfg(test)]
 mod tests;
 mod version_gate;

@@ -21,7 +21,7 @@ thread_local! {
 /// Reads at most `most` bytes (and never more than [`SCRATCH`]) and hands them to `take`. Zero bytes: end of stream.
 /// A read that came up short tells the reactor that the socket is empty, so that no further read only finds that out.
 pub(crate) fn poll_read<T>(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     most: usize,
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8], &mut Context<'_>) -> T,

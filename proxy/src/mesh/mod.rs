@@ -1,0 +1,34 @@
+//! Streams between workloads: HTTP/2 CONNECT over mutual TLS 1.3, in the shape of Istio's HBONE.
+//!
+//! A [`Mesh`] opens streams, a [`MeshServer`] takes them; one connection between two workloads carries many. Both ends
+//! have proven a SPIFFE ID before the first frame, and [`Roster`] ends connections whose peer must go.
+
+mod alive;
+mod client;
+mod h2_settings;
+mod pool;
+mod relay;
+mod request;
+mod roster;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use tokio::{io::BufReader, net::TcpStream};
+
+pub use client::{Mesh, MeshSetup, OpenError};
+pub use relay::{Broken, Ended, relay};
+pub use roster::Roster;
+pub use server::{Asked, MeshServer, Refusal, ServeError, Tunnels};
+pub use stream::MeshStream;
+
+/// The port on which workloads take streams of the mesh, as Istio's do.
+pub const MESH_PORT: u16 = 15008;
+
+/// Bytes of TLS read at once. rustls alone reads 4 KiB at a time: four system calls a record.
+const CIPHERTEXT: usize = 64 * 1024;
+
+fn buffered(socket: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(CIPHERTEXT, socket)
+}

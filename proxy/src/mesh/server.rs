@@ -1,0 +1,288 @@
+//! Taking streams from workloads.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use hyper::{
+    Request, Response, StatusCode,
+    header::{ALLOW, HeaderValue},
+};
+use rustls::time_provider::TimeProvider;
+use sidegate_certs::{
+    IdentityCell, Svid,
+    tls::{H2, SetupError, TrustCell, mesh_server},
+};
+use sidegate_policy::SpiffeId;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    alive::until_silent,
+    buffered, h2_settings,
+    pool::Load,
+    relay::{Broken, Ended, relay},
+    request::destination,
+    roster::{Entry, Roster},
+    stream::{MeshStream, Side},
+};
+use crate::addrs::{ClientAddr, OriginalDst};
+
+/// What a peer asks for: a stream to `destination`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Who has proven to be there.
+    pub peer: SpiffeId,
+    /// From where.
+    pub source: ClientAddr,
+    /// Where the stream is to lead.
+    pub destination: OriginalDst,
+}
+
+/// Why a peer gets no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It may not: 403.
+    Forbidden,
+    /// The destination is none of ours: 404.
+    Unknown,
+    /// The application can't be reached: 503.
+    Unavailable,
+}
+
+/// Who decides about streams, and where they lead.
+pub trait Tunnels: Send + Sync + 'static {
+    /// What allows a stream.
+    type Permit: Send;
+    /// What it leads to.
+    type Upstream: AsyncRead + AsyncWrite + Send + Unpin;
+
+    /// Whether the peer gets the stream it asks for. Cancelled when the peer takes its question back.
+    fn judge(&self, asked: Asked) -> impl Future<Output = Result<Self::Permit, Refusal>> + Send;
+
+    /// Reaches the application. Cancelled likewise.
+    fn dial(&self, permit: Self::Permit) -> impl Future<Output = Result<Self::Upstream, Refusal>> + Send;
+
+    /// The stream has ended. If it was cut off, `upstream` has to be reset.
+    fn ended(&self, upstream: Self::Upstream, ended: Ended);
+}
+
+/// Why a connection ended otherwise than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The client proved nothing that we believe, or no TLS 1.3.
+    #[error("handshake: {0}")]
+    Handshake(#[source] io::Error),
+    /// The handshake took too long.
+    #[error("no handshake in time")]
+    HandshakeTimedOut,
+    /// The client speaks no HTTP/2.
+    #[error("the client does not speak HTTP/2")]
+    NotHttp2,
+    /// The peer had to go.
+    #[error("the peer was dismissed")]
+    Dismissed,
+    /// The peer said nothing any more.
+    #[error("the peer no longer answers")]
+    Silent,
+    /// HTTP/2 was broken, or the connection was.
+    #[error("connection lost: {0}")]
+    Lost(#[from] h2::Error),
+}
+
+/// Takes connections of the mesh.
+pub struct MeshServer {
+    acceptor: TlsAcceptor,
+    time: Arc<dyn TimeProvider>,
+    roster: Arc<Roster>,
+    /// How long a handshake may take.
+    patience: Duration,
+    draining: watch::Sender<()>,
+}
+
+impl MeshServer {
+    /// Serves the identity of the moment to peers whom the trust of the moment vouches for.
+    ///
+    /// # Errors
+    /// This build's cryptography can't do TLS 1.3.
+    pub fn new(
+        identity: Arc<IdentityCell>,
+        trust: Arc<TrustCell>,
+        time: Arc<dyn TimeProvider>,
+        roster: Arc<Roster>,
+        patience: Duration,
+    ) -> Result<Self, SetupError> {
+        let config = mesh_server(identity, trust, Arc::clone(&time))?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(MeshServer { acceptor, time, roster, patience, draining: watch::Sender::new(()) })
+    }
+
+    /// Asks all peers that are connected to open no more streams here. Their connections end with their last stream.
+    pub fn drain(&self) {
+        self.draining.send_replace(());
+    }
+
+    /// Serves a connection until it ends. Streams go on by themselves, and end with it.
+    ///
+    /// # Errors
+    /// The peer is nobody we believe, had to go, or the connection broke.
+    pub async fn serve<T: Tunnels>(
+        &self,
+        socket: TcpStream,
+        source: ClientAddr,
+        tunnels: Arc<T>,
+    ) -> Result<(), ServeError> {
+        let since = self.roster.now();
+        let shaken = timeout(self.patience, self.shake_hands(socket)).await;
+        let (connection, svid) = shaken.unwrap_or(Err(ServeError::HandshakeTimedOut))?;
+        let entry = self.roster.enter(svid.id(), since).ok_or(ServeError::Dismissed)?;
+        let load = Arc::new(Load::default());
+        let peer = Peer { id: svid.id().clone(), source, load, tunnels };
+        let expiry = svid.validity().not_after;
+        let left = self.time.current_time().map(|now| expiry.as_secs().saturating_sub(now.as_secs()));
+        peer.serve(connection, entry, self.leaving(Duration::from_secs(left.unwrap_or(0)))).await
+    }
+
+    async fn shake_hands(&self, socket: TcpStream) -> Result<(Connection, Svid), ServeError> {
+        // Frames are written when they are complete: nothing is gained by holding them back.
+        socket.set_nodelay(true).map_err(ServeError::Handshake)?;
+        let stream = self.acceptor.accept(buffered(socket)).await.map_err(ServeError::Handshake)?;
+        let session = stream.get_ref().1;
+        let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let svid = Svid::from_chain(chain).map_err(|error| ServeError::Handshake(io::Error::other(error)))?;
+        if session.alpn_protocol() != Some(H2) {
+            return Err(ServeError::NotHttp2);
+        }
+        Ok((h2_settings::server().handshake(stream).await?, svid))
+    }
+
+    /// Returns when a peer is to open no more streams: its certificate has ended, or we drain.
+    async fn leaving(&self, left: Duration) {
+        let mut draining = self.draining.subscribe();
+        tokio::select! {
+            () = sleep(left) => {}
+            _ = draining.changed() => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for MeshServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MeshServer").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+type Connection = h2::server::Connection<TlsStream<BufReader<TcpStream>>, Bytes>;
+
+/// One connection's peer, and who decides about its streams.
+struct Peer<T> {
+    id: SpiffeId,
+    source: ClientAddr,
+    load: Arc<Load>,
+    tunnels: Arc<T>,
+}
+
+impl<T: Tunnels> Peer<T> {
+    async fn serve(
+        self,
+        mut connection: Connection,
+        mut entry: Entry,
+        leaving: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let pings = connection.ping_pong();
+        let silent = async {
+            match pings {
+                Some(pings) => until_silent(pings, || ()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(silent, leaving);
+        let peer = Arc::new(self);
+        let mut stays = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = entry.dismissed() => {
+                    peer.load.dismissed.store(true, Relaxed);
+                    return Err(ServeError::Dismissed);
+                }
+                () = &mut leaving, if stays => {
+                    stays = false;
+                    connection.graceful_shutdown();
+                }
+                asked = connection.accept() => match asked {
+                    Some(Ok((request, respond))) => {
+                        tokio::spawn(Arc::clone(&peer).answer(request, respond));
+                    }
+                    // A peer that was asked to leave may be gone before we have said so to the end.
+                    Some(Err(error)) if stays || !error.is_io() => return Err(error.into()),
+                    Some(Err(_)) | None => return Ok(()),
+                },
+                () = &mut silent => return Err(ServeError::Silent),
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let (parts, recv) = request.into_parts();
+        let reached = async {
+            let destination = destination(&parts)?;
+            let asked = Asked { peer: self.id.clone(), source: self.source, destination };
+            let permit = self.tunnels.judge(asked).await?;
+            Ok::<_, StatusCode>(self.tunnels.dial(permit).await?)
+        };
+        let reached = tokio::select! {
+            biased;
+            // Without this, streams that are opened and reset at once would dial without end (CVE-2023-44487).
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            reached = reached => reached,
+        };
+        match reached {
+            Ok(upstream) => self.carry(recv, respond, upstream).await,
+            Err(status) => {
+                // A peer that is gone needs no answer.
+                let _ = respond.send_response(refused(status), true);
+            }
+        }
+    }
+
+    async fn carry(&self, recv: RecvStream, mut respond: SendResponse<Bytes>, mut upstream: T::Upstream) {
+        let ended = match respond.send_response(Response::new(()), false) {
+            Ok(send) => {
+                let mut stream = MeshStream::new(send, recv, Side::Server(Arc::clone(&self.load)));
+                relay(&mut stream, &mut upstream).await
+            }
+            Err(error) => Ended { broken: Some(Broken::Mesh(io::Error::other(error))), ..Ended::default() },
+        };
+        self.tunnels.ended(upstream, ended);
+    }
+}
+
+impl From<Refusal> for StatusCode {
+    fn from(refusal: Refusal) -> StatusCode {
+        match refusal {
+            Refusal::Forbidden => StatusCode::FORBIDDEN,
+            Refusal::Unknown => StatusCode::NOT_FOUND,
+            Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+fn refused(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("CONNECT"));
+    }
+    response
+}

@@ -1,0 +1,8 @@
+//! Both ends over loopback.
+
+mod flow;
+mod identity;
+mod istio;
+mod lifecycle;
+mod refusals;
+mod world;
