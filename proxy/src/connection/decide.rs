@@ -4,19 +4,23 @@ use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
     CanonicalPath, Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
-    Treatment, Verdict,
+    SpiffeId, Treatment, Verdict,
     decision::{Dial, TlsMode},
     request::HttpFacts,
 };
 
 use crate::{
-    addrs::{OriginalDst, UpstreamAddr},
+    addrs::{ClientAddr, OriginalDst, UpstreamAddr},
     clock::today,
 };
 
 /// What a verdict rests on. Kept while the connection lives, so that a new policy can judge it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// Of a connection that came from outside: its source. `None`: it is the workload's own.
+    pub client: Option<ClientAddr>,
+    /// The workload at the far end: proven where it came from outside, otherwise the one that is to prove itself.
+    pub peer: Option<SpiffeId>,
     /// The host name and how it was learnt.
     pub host: Option<(HostEvidence, HostName)>,
     /// Where the client meant to go; may be a synthetic address.
@@ -43,16 +47,28 @@ pub struct Requested {
 }
 
 impl Facts {
+    /// Which way it goes.
+    pub fn direction(&self) -> Direction {
+        if self.client.is_some() { Direction::Ingress } else { Direction::Egress }
+    }
+
     /// The policy's view of the facts.
     pub fn request(&self, today: Date) -> Request<'_> {
         Request {
-            direction: Direction::Egress,
+            direction: self.direction(),
             host: self.host.as_ref().map(|(evidence, host)| (*evidence, host)),
-            address: (!self.synthetic).then(|| self.original.ip()),
+            address: match self.client {
+                Some(client) => Some(client.ip()),
+                None => (!self.synthetic).then(|| self.original.ip()),
+            },
             port: self.original.port(),
             observed: self.observed,
-            peer: None,
-            http: self.http.as_ref().map(|http| HttpFacts { method: &http.method, path: &http.path, upgrade: None }),
+            peer: self.peer.as_ref(),
+            http: self.http.as_ref().map(|http| HttpFacts {
+                method: &http.method,
+                path: &http.path,
+                upgrade: None,
+            }),
             today,
         }
     }

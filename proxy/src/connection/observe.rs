@@ -49,6 +49,8 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let address = (!synthetic).then(|| original.ip());
     let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
     let mut facts = Facts {
+        client: None,
+        peer: None,
         host: None,
         original,
         synthetic,

@@ -13,6 +13,8 @@ fn head(method: &str, uri: &str, version: Version, hosts: &[&str]) -> request::P
 
 fn connection(host: Option<(HostEvidence, &str)>, original: &str, synthetic: bool) -> Facts {
     Facts {
+        client: None,
+        peer: None,
         host: host.map(|(evidence, host)| (evidence, HostName::parse(host).unwrap())),
         original: OriginalDst::new(original.parse().unwrap()),
         synthetic,
