@@ -109,7 +109,7 @@ fn policies_for_different_workloads_may_disagree_and_others_may_not() {
 fn notes_tell_what_a_valid_policy_does_not_do_and_leave_the_status() {
     let policy = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec:\n  mode: audit\n  auditUntil: 2020-01-01\n  egress:\n    \
         - { name: api, to: [ { hosts: [ api.example.com ] } ], ports: [ 443 ] }\n    \
-        - { name: seen, to: [ { hosts: [ b.example.com ] } ], ports: [ 443 ], tls: { mode: inspect } }\n    \
+        - { name: seen, to: [ { hosts: [ b.example.com ] } ], ports: [ 443 ], tls: { mode: inspect, roots: partner } }\n    \
         - { name: dead, to: [ { cidrs: [ 169.254.0.0/16 ] } ], ports: [ 443 ] }\n  ingress:\n    \
         - { name: in, from: [ { cidrs: [ 10.0.0.0/8 ] } ], ports: [ 443 ] }\n";
     let output = check(&["--json"], &["-".into()], policy.as_bytes());

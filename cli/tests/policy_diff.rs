@@ -58,12 +58,12 @@ fn a_change_of_carriage_says_what_changes_and_nothing_else() {
 
 #[test]
 fn what_this_build_does_not_carry_out_is_noted() {
-    let inspected = WEB.replace("ports: [ 443 ]", "ports: [ 443 ], tls: { mode: inspect }");
+    let inspected = WEB.replace("ports: [ 443 ]", "ports: [ 443 ], tls: { mode: inspect, roots: partner }");
     let answered = diff(WEB, &inspected, "");
     assert!(
         answered
             .stdout
-            .contains("(TLS 1.3 -> TLS inspected; connections are judged -> each request is judged)"),
+            .contains("(TLS 1.3 -> TLS inspected; connections are judged -> each request is judged; no other demands -> server verified by the roots `partner`)"),
         "{}",
         answered.stdout
     );

@@ -13,7 +13,7 @@ metadata: { name: p }
 spec:
   egress:
     - { name: web, to: [ { hosts: [ api.example.com ] } ], ports: [ 443 ] }
-    - { name: inspected, to: [ { hosts: [ seen.example.com ] } ], ports: [ 443 ], tls: { mode: inspect } }
+    - { name: inspected, to: [ { hosts: [ seen.example.com ] } ], ports: [ 443 ], tls: { mode: inspect, roots: partner } }
     - { name: sealed, to: [ { hosts: [ old.example.com ] } ], ports: [ 80 ], protocol: tcp, tls: { mode: originate } }
     - { name: orders, to: [ { workloads: [ "spiffe://t/orders" ] } ], ports: [ 80 ] }
     - name: plain
