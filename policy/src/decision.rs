@@ -1,6 +1,6 @@
 //! What a judgement says. Every value is `Copy` and borrows nothing: judging allocates nothing.
 
-use crate::{Generation, Reason, RuleId};
+use crate::{Demands, Generation, Reason, RuleId};
 
 /// The outcome for one connection or request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,11 +128,16 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// What comes of it in a build that does not carry out every treatment: what it can't is denied, never weakened.
+    /// What comes of it in a build that does not carry out every treatment, or not what the rule demands besides: what it
+    /// can't is denied, never weakened.
     #[must_use]
-    pub fn limited_to(self, carried_out: impl Fn(Treatment) -> bool) -> Decision {
+    pub fn limited_to(
+        self,
+        demands: &Demands,
+        carried_out: impl Fn(Treatment, &Demands) -> bool,
+    ) -> Decision {
         match self.treatment {
-            Some(treatment) if !carried_out(treatment) => {
+            Some(treatment) if !carried_out(treatment, demands) => {
                 let (verdict, reason) = (Verdict::Denied, Reason::NotSupported);
                 Decision { verdict, reason, treatment: None, ..self }
             }

@@ -54,6 +54,13 @@ impl ClientAddress {
     }
 }
 
+/// Nothing.
+pub static NONE: Demands = Demands {
+    limit: None,
+    origin: OriginTls { roots: None, pins: Vec::new(), client_identity: false },
+    client_address: None,
+};
+
 impl Demands {
     /// Nothing is demanded.
     pub fn is_empty(&self) -> bool {

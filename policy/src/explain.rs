@@ -11,7 +11,7 @@ use crate::{
     Decision, Demands, Direction, HostEvidence, Observed, PolicySet, Proposal, Reason, Request, RuleId,
     Treatment, Verdict,
     decision::{Dial, TlsMode},
-    demands::ClientAddress,
+    demands::{self, ClientAddress},
     document::{Action, Destination},
 };
 
@@ -125,12 +125,16 @@ pub struct NearRule {
 impl PolicySet {
     /// Judges a request and says why. Slower than [`PolicySet::decide`], with the same decision.
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        self.explain_for(request, |_| true)
+        self.explain_for(request, |_, _| true)
     }
 
     /// As [`PolicySet::explain`], in a build that carries out some treatments only: the others are denied with
     /// [`Reason::NotSupported`], and no rule that asks for one is suggested.
-    pub fn explain_for(&self, request: &Request<'_>, carried_out: fn(Treatment) -> bool) -> Explanation {
+    pub fn explain_for(
+        &self,
+        request: &Request<'_>,
+        carried_out: fn(Treatment, &Demands) -> bool,
+    ) -> Explanation {
         let judged = self.decide(request);
         let decision = self.decide_for(request, carried_out);
         let refused = decision.verdict != Verdict::Allowed;
@@ -169,8 +173,13 @@ impl PolicySet {
 
     /// As [`PolicySet::decide`], and as the proxy answers then: a build denies what it does not carry out, and where a
     /// deny rule names hosts at the port, no plaintext HTTP passes whose every request may name another host.
-    pub fn decide_for(&self, request: &Request<'_>, carried_out: impl Fn(Treatment) -> bool) -> Decision {
-        let decision = self.decide(request).limited_to(carried_out);
+    pub fn decide_for(
+        &self,
+        request: &Request<'_>,
+        carried_out: impl Fn(Treatment, &Demands) -> bool,
+    ) -> Decision {
+        let decision = self.decide(request);
+        let decision = decision.limited_to(self.demands_of(&decision), carried_out);
         let vouched = request.host.is_some_and(|(evidence, _)| evidence != HostEvidence::HttpAuthority);
         let hides = request.direction == Direction::Egress && request.observed == Observed::Http && !vouched;
         if !hides || decision.reason != Reason::RuleAllows {
@@ -182,12 +191,12 @@ impl PolicySet {
     }
 
     /// The smallest rule that would allow a request, no narrower than what a rule for its host says already.
-    fn suggest(&self, request: &Request<'_>, carried_out: fn(Treatment) -> bool) -> String {
+    fn suggest(&self, request: &Request<'_>, carried_out: fn(Treatment, &Demands) -> bool) -> String {
         let private = request.host.is_some_and(|(_, host)| {
             let opens = |end: &Destination| matches!(end, Destination::Hosts { hosts, private: true } if hosts.iter().any(|pattern| pattern.matches(host)));
             self.rules().any(|(_, rule)| rule.action == Action::Allow && rule.ends.iter().any(opens))
         });
-        match Proposal::for_build(request, carried_out) {
+        match Proposal::for_build(request, |treatment| carried_out(treatment, &demands::NONE)) {
             Ok(proposal) => proposal.as_private_as(private).rule(),
             Err(hopeless) => format!("# {hopeless}\n"),
         }

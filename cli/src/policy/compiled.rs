@@ -7,7 +7,7 @@ use std::{
 };
 
 use sidegate_policy::{
-    CompileOptions, Date, Diagnostic, Direction, Document, PolicySet, SpiffeId, Treatment,
+    CompileOptions, Date, Demands, Diagnostic, Direction, Document, PolicySet, SpiffeId, Treatment,
     document::notes::notes as notes_of,
 };
 use sidegate_proxy::connection::decide::carried_out;
@@ -54,10 +54,10 @@ pub(super) fn options(workload: Option<SpiffeId>) -> CompileOptions {
 
 /// Which treatments this build does not refuse. Inbound connections are not captured, so it refuses none of them: that
 /// is told by a note, and no verdict pretends to protect.
-pub(super) fn built(direction: Direction) -> fn(Treatment) -> bool {
+pub(super) fn built(direction: Direction) -> fn(Treatment, &Demands) -> bool {
     match direction {
         Direction::Egress => carried_out,
-        Direction::Ingress => |_| true,
+        Direction::Ingress => |_, _| true,
     }
 }
 

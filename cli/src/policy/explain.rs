@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use sidegate_policy::{
-    CanonicalPath, Direction, HostName, PolicySet, SpiffeId, Treatment, Upgrade, Verdict,
+    CanonicalPath, Demands, Direction, HostName, PolicySet, SpiffeId, Treatment, Upgrade, Verdict,
     decision::TlsMode,
     document::{Protocol, cases::Scenario, notes::INGRESS_UNENFORCED},
 };
@@ -164,17 +164,19 @@ fn assumed(args: &ExplainArgs, set: &PolicySet) -> (Scenario, Option<String>) {
 /// With the first protocol that is allowed; where none is, the first that is only because this build does not carry it
 /// out. A rule that looks at no bytes allows TLS too, but it is mostly there for something else.
 fn first_allowed(args: &ExplainArgs, set: &PolicySet) -> Option<Scenario> {
-    let by_treatment = |accepted: &dyn Fn(Treatment) -> bool, protocols: [Protocol; 4]| {
+    let by_treatment = |accepted: &dyn Fn(Treatment, &Demands) -> bool, protocols: [Protocol; 4]| {
         protocols.map(|protocol| args.scenario(protocol)).into_iter().find(|scenario| {
-            let decision = set.decide_for(&scenario.request_under(set, compiled::today()), |_| true);
-            decision.verdict == Verdict::Allowed && decision.treatment.is_some_and(accepted)
+            let decision = set.decide_for(&scenario.request_under(set, compiled::today()), |_, _| true);
+            let demands = set.demands_of(&decision);
+            decision.verdict == Verdict::Allowed
+                && decision.treatment.is_some_and(|treatment| accepted(treatment, demands))
         })
     };
     let order = [Protocol::Tls, Protocol::Tcp, Protocol::Http, Protocol::Udp];
     let built = compiled::built(args.direction());
-    by_treatment(&|treatment| treatment.tls != TlsMode::None && built(treatment), order)
+    by_treatment(&|treatment, demands| treatment.tls != TlsMode::None && built(treatment, demands), order)
         .or_else(|| by_treatment(&built, [Protocol::Tcp, Protocol::Tls, Protocol::Http, Protocol::Udp]))
-        .or_else(|| by_treatment(&|_| true, order))
+        .or_else(|| by_treatment(&|_, _| true, order))
 }
 
 impl ExplainArgs {

@@ -9,6 +9,7 @@ use sidegate_api::{AccessRecord, CloseReason};
 use sidegate_policy::{
     Date, Direction, HostEvidence, HostName, Observed, Proposal, Proposals, Reason, Request, Treatment,
     decision::{Dial, TlsMode},
+    demands,
     deny_table::denied_answer,
 };
 use sidegate_proxy::{connection::decide::carried_out, dns::SyntheticAddresses};
@@ -294,13 +295,9 @@ fn asked(record: &AccessRecord) -> Option<Sighting> {
 
 /// Whether this build carries out a rule with `protocol: http`; otherwise one with `tcp` is what works.
 fn requests_are_judged() -> bool {
-    carried_out(Treatment {
-        dial: Dial::Name,
-        tls: TlsMode::None,
-        private: false,
-        per_request: true,
-        demands: false,
-    })
+    let plain =
+        Treatment { dial: Dial::Name, tls: TlsMode::None, private: false, per_request: true, demands: false };
+    carried_out(plain, &demands::NONE)
 }
 
 fn add(proposals: &mut Proposals, sighting: Option<Sighting>) {

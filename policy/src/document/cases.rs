@@ -3,8 +3,8 @@
 use std::{net::IpAddr, ops::Range};
 
 use crate::{
-    CanonicalPath, Date, Diagnostic, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
-    Source, SpiffeId, Treatment, Upgrade, Verdict, request::HttpFacts,
+    CanonicalPath, Date, Demands, Diagnostic, Direction, HostEvidence, HostName, Observed, PolicySet, Reason,
+    Request, Source, SpiffeId, Treatment, Upgrade, Verdict, request::HttpFacts,
 };
 
 use super::{
@@ -113,7 +113,7 @@ impl Case {
         &self,
         set: &PolicySet,
         today: Date,
-        carried_out: impl Fn(Treatment) -> bool,
+        carried_out: impl Fn(Treatment, &Demands) -> bool,
     ) -> Option<String> {
         let decision = set.decide_for(&self.scenario.request_under(set, today), carried_out);
         let mut wrong = Vec::new();
@@ -301,7 +301,7 @@ mod tests {
         let set = PolicySet::compile(&documents, &CompileOptions::default()).expect("a set");
         let cases =
             parse_cases(&Source::new("cases.yaml", cases)).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        cases.iter().map(|case| case.judge(&set, Date::from_days(20_000), |_| true)).collect()
+        cases.iter().map(|case| case.judge(&set, Date::from_days(20_000), |_, _| true)).collect()
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use ipnet::IpNet;
 
 use crate::{
-    Date, Diagnostic, HostPattern, Reason, Treatment,
+    Date, Demands, Diagnostic, HostPattern, Reason, Treatment,
     decision::{Dial, TlsMode},
+    demands::NONE,
     deny_table::{Grant, denied_whole},
 };
 
@@ -22,7 +23,7 @@ pub const INGRESS_UNENFORCED: &str = "ingress rules are parsed, compiled and exp
 pub fn notes(
     document: &Document,
     today: Date,
-    carried_out: impl Fn(Treatment) -> bool + Copy,
+    carried_out: impl Fn(Treatment, &Demands) -> bool + Copy,
 ) -> Vec<Diagnostic> {
     let mut notes = Notes { document, today, found: Vec::new() };
     notes.audit(document.audit_until, &document.name, "policy");
@@ -89,12 +90,14 @@ impl Notes<'_> {
     }
 
     /// One note a rule, however many ends it has.
-    fn treatment(&mut self, rule: &Rule<Destination>, carried_out: impl Fn(Treatment) -> bool) {
+    fn treatment(&mut self, rule: &Rule<Destination>, carried_out: impl Fn(Treatment, &Demands) -> bool) {
         let refused = rule.ends.iter().filter_map(|end| treatment(rule, &end.value));
-        let Some(refused) = { refused }.find(|treatment| !carried_out(*treatment)) else { return };
+        let Some(refused) = { refused }.find(|treatment| !carried_out(*treatment, &rule.demands)) else {
+            return;
+        };
         let message = format!(
             "this build does not carry out {} yet: what rule `{}` matches is denied (not-supported), never weakened",
-            asked(rule, refused, carried_out(Treatment { demands: false, ..refused })),
+            asked(rule, refused, carried_out(Treatment { demands: false, ..refused }, &NONE)),
             rule.name.value
         );
         self.add("not-supported", &rule.name, message, Reason::NotSupported.fix());
@@ -208,7 +211,8 @@ mod tests {
             "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  egress:\n    - {{ name: r, ports: [ 80 ], {rule} }}\n"
         );
         let documents = parse(&Source::new("p.yaml", text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        let plain = |treatment: Treatment| !treatment.per_request && treatment.tls != TlsMode::Inspect;
+        let plain =
+            |treatment: Treatment, _: &Demands| !treatment.per_request && treatment.tls != TlsMode::Inspect;
         notes(&documents[0], Date::from_days(20_000), plain).iter().map(|note| note.code).collect()
     }
 
@@ -250,7 +254,7 @@ mod tests {
             );
             let documents =
                 parse(&Source::new("p.yaml", text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
-            let found = notes(&documents[0], Date::from_days(20_000), |treatment| !treatment.demands);
+            let found = notes(&documents[0], Date::from_days(20_000), |treatment, _| !treatment.demands);
             let told = found.first().map(|note| note.message.contains(expected.unwrap_or("nothing")));
             assert_eq!(told, expected.map(|_| true), "{demand}: {found:?}");
         }

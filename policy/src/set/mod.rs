@@ -28,7 +28,7 @@ use ipnet::IpNet;
 
 use crate::{
     Date, Decision, Demands, Diagnostic, Direction, Document, HostName, NameDecision, Observed, Reason,
-    Request, SpiffeId, deny_table::Opening, document::Probe,
+    Request, SpiffeId, demands, deny_table::Opening, document::Probe,
 };
 
 use self::{
@@ -243,6 +243,11 @@ impl PolicySet {
     /// What a rule demands beside its treatment; `None`: nothing. Of a rule of another set it says nothing sensible.
     pub fn demands(&self, rule: RuleId) -> Option<&Arc<Demands>> {
         self.compiled(rule)?.demands.as_ref()
+    }
+
+    /// The same of the rule that a decision of this set rests on.
+    pub fn demands_of(&self, decision: &Decision) -> &Demands {
+        decision.rule.and_then(|rule| self.demands(rule)).map_or(&demands::NONE, AsRef::as_ref)
     }
 
     /// Every declared health probe.

@@ -3,9 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    CanonicalPath, Date, Decision, Direction, HostEvidence, HostName, Observed, PolicySet, Reason, Request,
-    SpiffeId, Treatment, Verdict,
+    CanonicalPath, Date, Decision, Demands, Direction, HostEvidence, HostName, Observed, PolicySet, Reason,
+    Request, SpiffeId, Treatment, Verdict,
     decision::{Dial, TlsMode},
+    demands::{NONE, OriginTls},
     request::HttpFacts,
 };
 
@@ -98,7 +99,7 @@ impl Facts {
 ///
 /// async fn without_permit(facts: Arc<Facts>, decision: sidegate_policy::Decision, treatment: sidegate_policy::Treatment,
 ///     gate: &Gate) -> Result<Connected, ConnectError> {
-///     connect(Permit { facts, decision, treatment }, gate).await
+///     connect(Permit { facts, decision, treatment, demands: None }, gate).await
 /// }
 /// ```
 #[derive(Debug)]
@@ -106,6 +107,7 @@ pub struct Permit {
     facts: Arc<Facts>,
     decision: Decision,
     treatment: Treatment,
+    demands: Option<Arc<Demands>>,
 }
 
 impl Permit {
@@ -122,6 +124,16 @@ impl Permit {
     /// How to carry the connection. In audit mode a connection that would be denied passes untouched.
     pub fn treatment(&self) -> Treatment {
         self.treatment
+    }
+
+    /// What its rule demands beside the treatment. Nothing of what audit mode alone lets pass.
+    pub fn demands(&self) -> &Demands {
+        self.demands.as_deref().unwrap_or(&NONE)
+    }
+
+    /// The same, kept.
+    pub(super) fn demanded(&self) -> Option<Arc<Demands>> {
+        self.demands.clone()
     }
 }
 
@@ -141,7 +153,10 @@ pub struct Denied {
 pub fn decide(set: &PolicySet, facts: Arc<Facts>) -> Result<Permit, Denied> {
     let decision = judge(set, &facts);
     match decision.treatment {
-        Some(treatment) if decision.verdict != Verdict::Denied => Ok(Permit { facts, decision, treatment }),
+        Some(treatment) if decision.verdict != Verdict::Denied => {
+            let demands = decision.rule.filter(|_| treatment.demands).and_then(|rule| set.demands(rule));
+            Ok(Permit { demands: demands.cloned(), facts, decision, treatment })
+        }
         _ => Err(Denied { facts, decision: denied(decision, decision.reason) }),
     }
 }
@@ -157,7 +172,9 @@ pub(crate) fn decide_again(set: &PolicySet, live: &Carried<'_>) -> (Decision, bo
     if decision.verdict == Verdict::WouldDeny {
         return (decision, true);
     }
-    let refused = dial_refused(set, live, &decision, treatment).or_else(|| tls_refused(live, treatment));
+    let refused = dial_refused(set, live, &decision, treatment)
+        .or_else(|| tls_refused(live, treatment))
+        .or_else(|| origin_refused(live, treatment, &set.demands_of(&decision).origin));
     match refused {
         None => (decision, true),
         Some(reason) => (denied(decision, reason), false),
@@ -169,6 +186,10 @@ pub(crate) struct Carried<'a> {
     pub(crate) facts: &'a Facts,
     /// What it was dialled as.
     pub(crate) dial: Dial,
+    /// What happens to its TLS.
+    pub(crate) mode: TlsMode,
+    /// What was demanded of the server that it leads to.
+    pub(crate) origin: &'a OriginTls,
     /// Where it leads; `None` while it is being dialled, when `connect` checks by itself.
     pub(crate) upstream: Option<UpstreamAddr>,
     /// The version that the server was seen to select.
@@ -198,14 +219,37 @@ impl TlsVersion {
 
 fn judge(set: &PolicySet, facts: &Facts) -> Decision {
     let decision = set.decide(&facts.request(today()));
-    if decision.verdict != Verdict::Denied && !decision.treatment.is_some_and(carried_out) {
+    let demands = set.demands_of(&decision);
+    let carried = decision.treatment.is_some_and(|treatment| carried_out(treatment, demands));
+    if decision.verdict != Verdict::Denied && !carried {
         return denied(decision, Reason::NotSupported);
     }
     match facts.flaw {
         Some(flaw) if decision.verdict != Verdict::Allowed && for_want_of_facts(decision.reason) => {
             Decision { reason: flaw, ..decision }
         }
-        _ => without_hidden_requests(set, facts, without_hidden_hosts(set, facts, decision)),
+        _ => without_hidden_requests(
+            set,
+            facts,
+            without_hidden_hosts(set, facts, sealed_again(facts, decision)),
+        ),
+    }
+}
+
+/// Requests of TLS that was opened go on in TLS to a server that was verified, and never as they are: also where another
+/// rule allows them meanwhile, or audit mode alone does.
+fn sealed_again(facts: &Facts, decision: Decision) -> Decision {
+    let opened = facts.http.is_some() && matches!(facts.observed, Observed::Tls { .. });
+    let Some(treatment) = decision.treatment.filter(|treatment| opened && treatment.tls != TlsMode::Inspect)
+    else {
+        return decision;
+    };
+    match decision.verdict {
+        Verdict::WouldDeny => {
+            let sealed = Treatment { tls: TlsMode::Inspect, per_request: true, ..treatment };
+            Decision { treatment: Some(sealed), ..decision }
+        }
+        _ => denied(decision, Reason::CarriedOtherwise),
     }
 }
 
@@ -245,11 +289,11 @@ fn per_request(decision: Decision) -> bool {
     decision.treatment.is_some_and(|treatment| treatment.per_request)
 }
 
-/// Whether this build carries out a treatment. What it does not is denied, never weakened.
-pub fn carried_out(treatment: Treatment) -> bool {
-    let Treatment { dial, tls, private: _, per_request, demands } = treatment;
-    // Limits, roots, pins and client certificates of a rule's own: not carried out yet.
-    if demands {
+/// Whether this build carries out a treatment, and what its rule demands besides. What it does not is denied, never
+/// weakened.
+pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
+    let Treatment { dial, tls, private: _, per_request, demands: demanding } = treatment;
+    if demanding && !honoured(demands) {
         return false;
     }
     let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
@@ -260,6 +304,12 @@ pub fn carried_out(treatment: Treatment) -> bool {
         TlsMode::Inspect => dialled,
         TlsMode::Mesh | TlsMode::Terminate => false,
     }
+}
+
+/// Every demand by name, so that no new one is passed over in silence.
+fn honoured(demands: &Demands) -> bool {
+    let Demands { limit, origin, client_address } = demands;
+    limit.is_none() && *origin == OriginTls::default() && client_address.is_none()
 }
 
 /// Denials that better first bytes could have averted.
@@ -307,6 +357,18 @@ fn tls_refused(live: &Carried<'_>, now: Treatment) -> Option<Reason> {
             Some(Reason::TlsVersionServer)
         }
         (TlsMode::Passthrough { .. }, None) if !live.gated => Some(Reason::TlsRequired),
+        _ => None,
+    }
+}
+
+/// A server that was not verified as it would be now is not the one that the new rule lets the workload talk to; and TLS
+/// that is open can't be closed again.
+fn origin_refused(live: &Carried<'_>, now: Treatment, demanded: &OriginTls) -> Option<Reason> {
+    let verified = |mode| matches!(mode, TlsMode::Originate | TlsMode::Inspect);
+    match (live.mode, now.tls) {
+        (TlsMode::Inspect, now) if now != TlsMode::Inspect => Some(Reason::CarriedOtherwise),
+        (live, now) if verified(now) && !verified(live) => Some(Reason::TlsRequired),
+        (_, now) if verified(now) && live.origin != demanded => Some(Reason::CarriedOtherwise),
         _ => None,
     }
 }

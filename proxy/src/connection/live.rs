@@ -13,7 +13,11 @@ use std::{
 };
 
 use sidegate_api::CloseReason;
-use sidegate_policy::{Decision, PolicySet, Reason, Verdict, decision::Dial};
+use sidegate_policy::{
+    Decision, Demands, PolicySet, Reason, Verdict,
+    decision::{Dial, TlsMode},
+    demands::NONE,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval_at},
@@ -117,6 +121,8 @@ pub(crate) struct Live {
 struct Standing {
     facts: Arc<Facts>,
     dial: Dial,
+    mode: TlsMode,
+    demands: Option<Arc<Demands>>,
     upstream: Option<UpstreamAddr>,
     tls: Option<TlsVersion>,
     gated: bool,
@@ -176,6 +182,8 @@ impl Live {
         *lock(&self.standing) = Some(Box::new(Standing {
             facts: Arc::clone(permit.facts()),
             dial: permit.treatment().dial,
+            mode: permit.treatment().tls,
+            demands: permit.demanded(),
             upstream: None,
             tls: None,
             gated: true,
@@ -227,6 +235,8 @@ impl Live {
         let carried = Carried {
             facts: &standing.facts,
             dial: standing.dial,
+            mode: standing.mode,
+            origin: &standing.demands.as_deref().unwrap_or(&NONE).origin,
             upstream: standing.upstream,
             tls: standing.tls,
             gated: standing.gated,

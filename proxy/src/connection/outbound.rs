@@ -103,7 +103,7 @@ async fn inspect<T>(mut link: Link, permit: Permit, early: Early) -> Option<T> {
     match worker.gate.inspection.accept(host, early.bytes, client, patience).await {
         Ok(stream) => {
             record.tls = Some(TlsVersion::Tls13);
-            record.entry.judged_by_request();
+            record.entry.handshaken(record.tls);
             let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             let opened =
                 Opened { record, slot, worker: Arc::clone(&worker), facts: Arc::clone(&facts), http2 };

@@ -1,7 +1,10 @@
 //! The access record of one connection: opened at accept, written exactly once by its drop.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -46,8 +49,8 @@ pub(crate) struct Record {
 /// What a record is of.
 enum Of {
     Connection,
-    /// A connection whose requests tell of it.
-    Requests,
+    /// A connection whose requests, so many, tell of it; without one it is told of by itself.
+    Requests(Arc<AtomicUsize>),
     Request(Option<HttpFacts>),
 }
 
@@ -108,9 +111,15 @@ impl Record {
         }
     }
 
-    /// The requests on this connection have their own records: it needs none.
-    pub(crate) fn told_by_requests(&mut self) {
-        self.of = Of::Requests;
+    /// The requests on this connection have their own records. While there are none it needs one, however it ends.
+    pub(crate) fn told_by_requests(&mut self, requests: Arc<AtomicUsize>) {
+        self.of = Of::Requests(requests);
+    }
+
+    /// A refusal that is not of one of its requests.
+    pub(crate) fn told_by_itself(&mut self, judgement: Judgement) {
+        self.of = Of::Connection;
+        self.denied(judgement);
     }
 
     /// How it ended, if that is known yet.
@@ -201,8 +210,8 @@ impl Drop for Record {
         meters.sent.increment(self.sent);
         meters.received.increment(self.received);
         let http = match std::mem::replace(&mut self.of, Of::Connection) {
-            Of::Requests => return,
-            Of::Connection => None,
+            Of::Requests(requests) if requests.load(Relaxed) > 0 => return,
+            Of::Connection | Of::Requests(_) => None,
             Of::Request(http) => http,
         };
         let facts = self.facts.as_ref();

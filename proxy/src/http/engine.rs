@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) facts: Arc<Facts>,
     /// Where an HTTP/1 client is; none in HTTP/2.
     watched: Option<Watched>,
-    requests: AtomicUsize,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Client {
@@ -103,9 +103,10 @@ where
         original: record.original,
         facts,
         watched,
-        requests: AtomicUsize::new(0),
+        requests: Arc::default(),
         worker,
     });
+    record.told_by_requests(Arc::clone(&client.requests));
     let (close, stream) = if http2 {
         (serve_http2(&client, &record, stream).await, None)
     } else {
@@ -116,9 +117,10 @@ where
     let refused = client.refused();
     // Each request has its own record; only a connection without one is told of by itself.
     match refused {
-        Some(reason) => record.denied(Judgement::refused(reason)),
-        None if client.requests.load(Relaxed) > 0 => record.told_by_requests(),
-        None if close == CloseReason::Done => record.denied(Judgement::refused(Reason::ClassifyEof)),
+        Some(reason) => record.told_by_itself(Judgement::refused(reason)),
+        None if close == CloseReason::Done && client.requests.load(Relaxed) == 0 => {
+            record.denied(Judgement::refused(Reason::ClassifyEof))
+        }
         None => {}
     }
     drop(record);

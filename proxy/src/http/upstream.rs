@@ -224,7 +224,10 @@ async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, Con
             let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await
         }
-        _ => {
+        TlsMode::Passthrough { .. } | TlsMode::Mesh | TlsMode::Terminate => {
+            Err(ConnectError::new(Reason::NotSupported, "requests are not carried so"))
+        }
+        TlsMode::None => {
             let http2 = key.http2;
             speak(socket, http2, (key, address, None)).await
         }

@@ -122,7 +122,7 @@ fn a_build_that_does_not_know_a_demand_denies_what_it_would_weaken() {
             None => rule,
         }])
     };
-    let (asked, careless) = (Asked::new("/"), |treatment: Treatment| !treatment.demands);
+    let (asked, careless) = (Asked::new("/"), |treatment: Treatment, _: &Demands| !treatment.demands);
     let request = asked.request("GET", None);
     assert_eq!(web(None).decide_for(&request, careless).reason, Reason::RuleAllows);
     assert_eq!(web(Some(9)).decide_for(&request, careless).reason, Reason::NotSupported);

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use sidegate_certs::tls::{HTTP1, Origin, system_time};
+use sidegate_policy::{CanonicalPath, HostEvidence, HostName, Observed, Reason, decision::TlsMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::{
+    super::decide::{Facts, Requested, decide},
     requests::{get, sealed_origin},
     *,
 };
+use crate::addrs::OriginalDst;
 
 const RULES: &str = r#"
 apiVersion: sidegate.dev/v1
@@ -98,4 +101,61 @@ async fn a_client_that_pins_its_server_fails_closed() {
         ("inspection-refused", CloseReason::TlsRefused)
     );
     assert!(seen.lock().unwrap().is_empty());
+}
+
+/// Any bytes to the same address, by its own exemption.
+const PLAIN: &str = r#"
+apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: { name: test }
+spec:
+  egress:
+    - name: anything
+      reason: "bytes pass as they are"
+      to: [ { cidrs: [ 93.184.216.0/24 ] } ]
+      ports: [ 443 ]
+      protocol: tcp
+      tls: { mode: none }
+"#;
+
+#[tokio::test]
+async fn what_was_opened_is_closed_when_the_policy_would_carry_it_otherwise() {
+    for rules in [PLAIN.to_owned(), RULES.replace("tls: { mode: inspect }", "").replace("http: [", "#")] {
+        let world = World::start(RULES, ZONE).await;
+        let seen = sealed_origin(world.origin("93.184.216.34:443").await, &[HTTP1]);
+        let pem = world.worker.gate.inspection.authority_pem().unwrap();
+        let mut client = sealed(&world, "www.ok.example", &pem).await.unwrap();
+        assert_eq!(asked(&mut client, "/v1/a", "www.ok.example").await.0, 200);
+        world.worker.gate.policies.replace(policies(&rules, 2));
+        let mut rest = Vec::new();
+        assert!(client.read_to_end(&mut rest).await.is_err() && rest.is_empty(), "{rules}");
+        assert_eq!(world.record().await.reason, "rule-allows", "its one request");
+        assert_eq!(seen.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_was_opened_never_goes_on_as_it_is() {
+    let opened = |yaml: &str, http: bool| {
+        let requested = Requested { method: "GET".into(), path: CanonicalPath::parse("/v2/a").unwrap() };
+        let facts = Facts {
+            client: None,
+            peer: None,
+            host: Some((HostEvidence::Sni, HostName::parse("www.ok.example").unwrap())),
+            original: OriginalDst::new("93.184.216.34:443".parse().unwrap()),
+            synthetic: false,
+            observed: Observed::Tls { offers_tls13: true, ech: false },
+            flaw: None,
+            http: http.then_some(requested),
+            unseen: false,
+        };
+        decide(&policies(yaml, 1), Arc::new(facts))
+    };
+    // The naive reading: the rule allows these bytes in plaintext.
+    assert_eq!(opened(PLAIN, false).unwrap().treatment().tls, TlsMode::None);
+    assert_eq!(opened(PLAIN, true).unwrap_err().decision.reason, Reason::CarriedOtherwise);
+    let audit = "spec: { mode: audit, auditUntil: 2999-12-31 }";
+    let audit = RULES.split("spec:").next().unwrap().to_owned() + audit;
+    assert_eq!(opened(&audit, false).unwrap().treatment().tls, TlsMode::None);
+    assert_eq!(opened(&audit, true).unwrap().treatment().tls, TlsMode::Inspect);
 }
