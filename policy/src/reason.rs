@@ -66,6 +66,7 @@ reasons! {
     HttpNotAllowed, "http-not-allowed", Policy, "No `http` entry allows this method and path.", "Add the method and path to the rule.";
     UpgradeNotAllowed, "upgrade-not-allowed", Policy, "No `http` entry allows this path to change from HTTP to another protocol.", "Add an entry `{ upgrade: websocket, paths: [ ... ] }` to the rule.";
     CarriedOtherwise, "carried-otherwise", Policy, "The policy now carries such connections otherwise than this one: in another TLS mode, or with other demands on the server.", "Open the connection again.";
+    MeshRequired, "mesh-required", Policy, "This port takes streams of the mesh alone, and the connection came by itself, with no proof of who sent it.", "Let the client connect through a sidecar with an identity, or exempt its addresses with `tls: { mode: none }` and a reason.";
     PeerNotAllowed, "peer-not-allowed", Policy, "No rule allows this peer.", "Add the peer to the rule's `from`.";
 
     AddressLoopback, "address-loopback", Policy, "Loopback addresses are never reachable through the proxy.", "";

@@ -9,7 +9,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
+    Arrival, Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
     address::with_embedded,
     decision::{Dial, TlsMode},
     deny_table::denied_destination,
@@ -318,6 +318,11 @@ fn default_reason(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Re
         (Some((stage, .., reason)), ..) if stage > Stage::Port => reason,
         (_, Direction::Egress, Observed::Tls { .. }) if request.host.is_none() => Reason::HostMissing,
         (_, Direction::Egress, Observed::Udp) => Reason::UdpRefused,
+        (_, Direction::Ingress, _)
+            if request.arrival != Arrival::Mesh && set.meshed_at.contains(request.port) =>
+        {
+            Reason::MeshRequired
+        }
         (None, Direction::Ingress, _) if set.ingress.ports.contains(request.port) => Reason::PeerNotAllowed,
         _ => Reason::NoRule,
     }

@@ -197,7 +197,7 @@ pub(super) fn peek(
 }
 
 /// The rules of those that cover the port and don't except the address.
-fn covering<'s>(
+pub(super) fn covering<'s>(
     candidates: impl Iterator<Item = Candidate<'s>>,
     set: &'s PolicySet,
     port: u16,
@@ -208,6 +208,6 @@ fn covering<'s>(
 }
 
 /// Whether a deny rule that reads the first bytes may bear on the port.
-fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
+pub(super) fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
     covering(spot.denies(), set, port).any(CompiledRule::is_for_requests)
 }

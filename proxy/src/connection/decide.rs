@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    CanonicalPath, Date, Decision, Demands, Direction, HostEvidence, HostName, Observed, PolicySet, Reason,
-    Request, SpiffeId, Treatment, Verdict,
+    Arrival, CanonicalPath, Date, Decision, Demands, Direction, HostEvidence, HostName, Observed, PolicySet,
+    Reason, Request, SpiffeId, Treatment, Verdict,
     decision::{Dial, TlsMode},
     demands::{NONE, OriginTls},
     request::HttpFacts,
@@ -22,6 +22,8 @@ pub struct Facts {
     pub client: Option<ClientAddr>,
     /// The workload at the far end: proven where it came from outside, otherwise the one that is to prove itself.
     pub peer: Option<SpiffeId>,
+    /// What the proxy has ended of its TLS before it looked.
+    pub arrival: Arrival,
     /// The host name and how it was learnt.
     pub host: Option<(HostEvidence, HostName)>,
     /// Where the client meant to go; may be a synthetic address.
@@ -48,6 +50,27 @@ pub struct Requested {
 }
 
 impl Facts {
+    /// What is known of a connection from `client` towards the workload before its first bytes.
+    pub fn inbound(
+        client: ClientAddr,
+        original: OriginalDst,
+        arrival: Arrival,
+        peer: Option<SpiffeId>,
+    ) -> Self {
+        Facts {
+            client: Some(client),
+            peer,
+            arrival,
+            host: None,
+            original,
+            synthetic: false,
+            observed: Observed::Opaque,
+            flaw: None,
+            http: None,
+            unseen: true,
+        }
+    }
+
     /// Which way it goes.
     pub fn direction(&self) -> Direction {
         if self.client.is_some() { Direction::Ingress } else { Direction::Egress }
@@ -65,6 +88,7 @@ impl Facts {
             port: self.original.port(),
             observed: self.observed,
             peer: self.peer.as_ref(),
+            arrival: self.arrival,
             http: self.http.as_ref().map(|http| HttpFacts {
                 method: &http.method,
                 path: &http.path,
@@ -268,6 +292,10 @@ fn without_hidden_requests(set: &PolicySet, facts: &Facts, decision: Decision) -
 /// A deny by host must not be walked round by hiding the host: where one covers the port, an address rule carries only
 /// what shows its host or names none. HTTP shows one host, but each further request may name another.
 fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> Decision {
+    // Rules towards the workload name no hosts.
+    if facts.client.is_some() {
+        return decision;
+    }
     let hidden = match facts.observed {
         _ if facts.flaw.is_some() => facts.flaw,
         // What the proxy gave out a name for is known by it; a grant is for whatever is at its address.
@@ -302,14 +330,15 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
         TlsMode::Passthrough { .. } => dialled && !per_request,
         TlsMode::Originate => dialled && per_request,
         TlsMode::Inspect => dialled,
-        TlsMode::Mesh | TlsMode::Terminate => false,
+        // Towards the workload: the arrival was what the rule demands.
+        TlsMode::Mesh | TlsMode::Terminate => dial == Dial::OriginalDestination,
     }
 }
 
 /// Every demand by name, so that no new one is passed over in silence.
 fn honoured(demands: &Demands) -> bool {
-    let Demands { limit, origin, client_address } = demands;
-    limit.is_none() && *origin == OriginTls::default() && client_address.is_none()
+    let Demands { limit, origin, client_address: _ } = demands;
+    limit.is_none() && *origin == OriginTls::default()
 }
 
 /// Denials that better first bytes could have averted.

@@ -12,7 +12,7 @@ use sidegate_api::{
     AccessRecord, CloseReason,
     access_record::{HttpFacts, SCHEMA, TlsFacts},
 };
-use sidegate_policy::{Observed, Reason, Verdict};
+use sidegate_policy::{Direction, Observed, Reason, Verdict};
 
 use super::{
     Worker,
@@ -33,6 +33,7 @@ pub(crate) struct Record {
     pub(crate) entry: Entry,
     time: SystemTime,
     started: Instant,
+    direction: Direction,
     source: ClientAddr,
     pub(crate) original: Option<OriginalDst>,
     pub(crate) upstream: Option<UpstreamAddr>,
@@ -56,9 +57,9 @@ enum Of {
 
 impl Record {
     /// Opens the record of a connection from `source`.
-    pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr) -> Record {
+    pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr, direction: Direction) -> Record {
         worker.meters.active.increment(1);
-        Self::new(worker, source, Of::Connection)
+        Self::new(worker, (source, direction), Of::Connection)
     }
 
     /// Opens the record of one request on a connection from `source`.
@@ -68,18 +69,19 @@ impl Record {
         original: Option<OriginalDst>,
         facts: Arc<Facts>,
     ) -> Record {
-        let mut record = Self::new(worker, source, Of::Request(None));
+        let mut record = Self::new(worker, (source, facts.direction()), Of::Request(None));
         record.original = original;
         record.facts = Some(facts);
         record
     }
 
-    fn new(worker: &Arc<Worker>, source: ClientAddr, of: Of) -> Record {
+    fn new(worker: &Arc<Worker>, (source, direction): (ClientAddr, Direction), of: Of) -> Record {
         Record {
             entry: worker.live.enter(),
             worker: Arc::clone(worker),
             time: SystemTime::now(),
             started: Instant::now(),
+            direction,
             source,
             original: None,
             upstream: None,
@@ -193,6 +195,13 @@ impl Record {
     }
 }
 
+fn direction_word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let close = self.close_reason();
@@ -207,8 +216,13 @@ impl Drop for Record {
             meters.closed(close).increment(1);
             meters.duration.record(lived.as_secs_f64());
         }
-        meters.sent.increment(self.sent);
-        meters.received.increment(self.received);
+        // Seen from the workload, which is the far end of what comes in.
+        let (sent, received) = match self.direction {
+            Direction::Egress => (self.sent, self.received),
+            Direction::Ingress => (self.received, self.sent),
+        };
+        meters.sent.increment(sent);
+        meters.received.increment(received);
         let http = match std::mem::replace(&mut self.of, Of::Connection) {
             Of::Requests(requests) if requests.load(Relaxed) > 0 => return,
             Of::Connection | Of::Requests(_) => None,
@@ -218,14 +232,17 @@ impl Drop for Record {
         self.worker.gate.access_log.write(AccessRecord {
             schema: SCHEMA.into(),
             time: rfc3339_millis(self.time),
-            direction: "egress".into(),
+            direction: direction_word(self.direction).into(),
             workload: self.worker.gate.workload.clone(),
             source: Some(self.source.socket_addr()),
             original_dst: self.original.map(OriginalDst::socket_addr),
             upstream: self.upstream.map(UpstreamAddr::socket_addr),
             host: facts.and_then(|facts| facts.host.as_ref()).map(|(_, host)| host.as_str().into()),
             protocol: self.protocol().into(),
-            tls: self.tls.map(|tls| TlsFacts { version: Some(tls.word().into()), peer: None }),
+            tls: self.tls.map(|tls| TlsFacts {
+                version: Some(tls.word().into()),
+                peer: facts.and_then(|facts| facts.peer.as_ref()).map(|peer| peer.as_str().into()),
+            }),
             dns: None,
             http,
             verdict: verdict_word(judgement.verdict).into(),

@@ -216,7 +216,7 @@ impl World {
         socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let proxy = listener.local_addr().unwrap();
         let (accepting, watching) = (Arc::clone(&worker), Arc::clone(&worker));
-        running.spawn(async move { accept_all(&accepting, listener).await });
+        running.spawn(async move { accept_all(&accepting, listener, super::outbound::STORY).await });
         running.spawn(async move {
             watching.live.watch(&watching.gate.policies, watching.gate.settings.idle_timeout).await;
         });

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use sidegate_certs::UnixTime;
 use sidegate_policy::{
-    CanonicalPath, Direction, HostEvidence, HostName, Observed, Request, request::HttpFacts,
+    Arrival, CanonicalPath, Direction, HostEvidence, HostName, Observed, Request, request::HttpFacts,
 };
 
 use super::{
@@ -191,6 +191,7 @@ impl Question {
             port: self.port,
             observed,
             peer: None,
+            arrival: Arrival::Plain,
             http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: None }),
             today: today(),
         });

@@ -124,8 +124,15 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
             metrics,
         });
         serve_endpoints(&sources, doors.ready, doors.metrics, admin.as_ref()).map_err(system("endpoints"))?;
-        let reloader =
-            Reloader { gate: Arc::clone(&gate), status: Arc::clone(&status), files, options, tried, kernel };
+        let reloader = Reloader {
+            gate: Arc::clone(&gate),
+            status: Arc::clone(&status),
+            files,
+            options,
+            tried,
+            kernel,
+            captured: config.inbound.capture,
+        };
         tokio::spawn(reloader.run(watch, signals.hangup));
         follower.map(|follower| tokio::spawn(follower.run()));
         status.serving();
@@ -165,12 +172,16 @@ impl Doors {
     fn open(config: &mut Config) -> Result<Doors, ListenError> {
         let each = config.settings.workers;
         let outbound = Purpose { what: "outbound listener", field: "listen.outbound" };
+        let inbound = Purpose { what: "inbound listener", field: "listen.inbound" };
         let dns = Purpose { what: "DNS listener", field: "listen.dns" };
         let ready = Purpose { what: "readiness listener", field: "listen.ready" };
         let metrics = Purpose { what: "metrics listener", field: "listen.metrics" };
         let listen = &mut config.listen;
         let mut listeners = Listeners::default();
         (listeners.outbound, listen.outbound) = listen::loopback_tcp(outbound, listen.outbound, each)?;
+        if config.inbound.capture {
+            (listeners.inbound, listen.inbound) = listen::every_tcp(inbound, listen.inbound, each)?;
+        }
         (listeners.dns_udp, listeners.dns_tcp, listen.dns) = listen::loopback_both(dns, listen.dns, each)?;
         let ready = listen::tcp(ready, listen.ready)?;
         let metrics = listen::tcp(metrics, listen.metrics)?;
@@ -206,7 +217,8 @@ fn load(config: &Config) -> Result<(First, Contents, CompileOptions), StartError
 fn own_listeners(config: &Config) -> Vec<SocketAddr> {
     let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
     let listen = &config.listen;
-    vec![any(listen.outbound), any(listen.dns), any(listen.ready.port()), any(listen.metrics.port())]
+    let ports = [listen.outbound, listen.inbound, listen.dns, listen.ready.port(), listen.metrics.port()];
+    ports.into_iter().map(any).collect()
 }
 
 /// Takes resolvers and search domains from the system where the configuration names none.
@@ -349,18 +361,20 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         policies = documents.len(),
         audits,
         outbound = config.listen.outbound,
+        inbound = config.inbound.capture.then_some(config.listen.inbound),
         dns = config.listen.dns,
         ready = %config.listen.ready,
         metrics = %config.listen.metrics,
         admin = %config.admin_socket.as_deref().unwrap_or(Path::new("-")).display(),
         workers = config.settings.workers,
-        "{}",
+        "{}{}",
         status.claim(),
+        if config.inbound.capture { "; inbound TCP likewise" } else { "" },
     );
     if idle {
         tracing::error!("not ready: {NONE_APPLIES}");
     }
-    inbound::tell(&documents);
+    inbound::tell(&documents, config.inbound.capture);
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,
@@ -399,7 +413,10 @@ pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     };
     let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
     let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    Ok(Checked { summary, warnings: inbound::warning(&documents).into_iter().chain(absent).collect() })
+    Ok(Checked {
+        summary,
+        warnings: inbound::warning(&documents, config.inbound.capture).into_iter().chain(absent).collect(),
+    })
 }
 
 fn documents(

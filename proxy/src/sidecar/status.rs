@@ -70,6 +70,9 @@ pub(super) struct DocumentSummary {
     pub(super) egress: usize,
     /// Number of ingress rules.
     pub(super) ingress: usize,
+    /// How many of these are for datagrams.
+    #[serde(skip)]
+    pub(super) ingress_datagrams: usize,
     /// It is in audit mode: its denials are recorded, not enforced, until its last day.
     pub(super) audit: bool,
     /// Its `appliesTo` matches this workload, or it has none.
@@ -204,6 +207,7 @@ mod tests {
             file: "p.yaml".to_owned(),
             egress: 1,
             ingress: 0,
+            ingress_datagrams: 0,
             audit: false,
             applies,
         }
