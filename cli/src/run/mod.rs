@@ -232,6 +232,7 @@ fn rule_for(set: &PolicySet, host: &HostName, port: u16) -> Option<(String, Stri
         port,
         observed: Observed::Tls { offers_tls13: true, ech: false },
         peer: None,
+        arrival: sidegate_policy::Arrival::Plain,
         http: None,
         today: today(),
     });

@@ -47,13 +47,14 @@ fn what_demands_the_mesh_is_reached_by_the_mesh_alone() {
     let treatment = set.decide(&stream).treatment.expect("it is carried");
     assert_eq!((treatment.dial, treatment.tls), (Dial::OriginalDestination, TlsMode::Mesh));
     let other = Request { peer: Some(&b), ..stream.clone() };
-    assert_eq!(judged(&set, &other), (Denied, Reason::PeerNotAllowed));
+    let far = Request { peer: Some(&b), ..from("11.0.0.1", 8080, Observed::Opaque, Arrival::Mesh) };
+    assert_eq!(judged(&set, &far), (Denied, Reason::PeerNotAllowed));
     assert_eq!(judged(&set, &Request { port: 8081, ..other }), (Allowed, Reason::RuleAllows));
     assert_eq!(judged(&set, &Request { port: 8082, ..stream }), (Denied, Reason::NoRule));
 }
 
 const TERMINATE: &str = "    - { name: all, from: [ { cidrs: [ 10.0.0.0/8 ] } ], ports: [ 443 ] }
-    - { name: web, from: [ { cidrs: [ 10.1.0.0/16 ] } ], ports: [ 443 ], protocol: http, tls: { mode: terminate } }
+    - { name: site, from: [ { cidrs: [ 10.1.0.0/16 ] } ], ports: [ 443 ], protocol: http, tls: { mode: terminate } }
     - { name: any, from: [ { cidrs: [ 10.2.0.0/16 ] } ], ports: [ 443 ], tls: { mode: terminate } }
     - { name: own, from: [ { cidrs: [ 10.2.3.0/24 ] } ], ports: [ 443 ] }
 ";
@@ -70,7 +71,7 @@ fn tls_is_ended_where_the_most_specific_rule_says_so() {
     for (address, observed, arrival, expected) in [
         ("10.1.0.1", Observed::Http, Arrival::Plain, (Denied, Reason::TlsRequired)),
         ("10.1.0.1", Observed::Http, Arrival::Terminated, (Allowed, Reason::RuleAllows)),
-        ("10.1.0.1", Observed::Opaque, Arrival::Terminated, (Denied, Reason::TlsRequired)),
+        ("10.1.0.1", Observed::Opaque, Arrival::Terminated, (Denied, Reason::ProtocolMismatch)),
         ("10.2.0.1", Observed::Opaque, Arrival::Plain, (Denied, Reason::TlsRequired)),
         ("10.2.0.1", Observed::Opaque, Arrival::Terminated, (Allowed, Reason::RuleAllows)),
         ("10.2.0.1", Observed::Http, Arrival::Terminated, (Allowed, Reason::RuleAllows)),
