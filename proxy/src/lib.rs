@@ -6,6 +6,7 @@ pub mod addrs;
 pub mod clock;
 pub mod connection;
 pub mod dns;
+mod files;
 pub mod http;
 pub mod identity;
 pub mod inspection;
