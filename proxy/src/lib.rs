@@ -14,6 +14,7 @@ pub mod limits;
 pub mod mesh;
 pub mod metrics;
 pub mod origins;
+pub mod peers;
 pub mod policy_store;
 pub mod redirect;
 pub mod server;

@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sidegate_policy::{
-    CompileOptions, Diagnostic, Document, PolicySet, Source,
-    document::{self, Protocol},
-};
+use sidegate_policy::{CompileOptions, Diagnostic, Document, PolicySet, Source, document};
 
 use super::status::DocumentSummary;
 
@@ -134,7 +131,6 @@ fn summary(document: &Document, options: &CompileOptions) -> DocumentSummary {
         file: document.source.name.to_string(),
         egress: document.egress.len(),
         ingress: document.ingress.len(),
-        ingress_datagrams: document.ingress.iter().filter(|rule| rule.protocol == Protocol::Udp).count(),
         audit: document.audit_until.is_some(),
         applies: options.counts(document),
     }

@@ -2,6 +2,5 @@
 
 mod agreement;
 mod build;
-mod inbound;
 mod precedence;
 mod requests;

@@ -13,6 +13,7 @@ mod hidden;
 mod http;
 mod inspected;
 mod limits;
+mod mesh;
 mod naive;
 mod names;
 mod opaque;
