@@ -136,6 +136,7 @@ pub fn request(host: Option<&HostName>, address: Option<IpAddr>) -> Request<'_> 
         port: 443,
         observed: Observed::Tls { offers_tls13: true, ech: false },
         peer: None,
+        arrival: sidegate_policy::Arrival::Plain,
         http: None,
         today: Date::from_days(20_000),
     }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    Date, Decision, Demands, Direction, HostEvidence, Observed, PolicySet, Request, Verdict,
+    Arrival, Date, Decision, Demands, Direction, HostEvidence, Observed, PolicySet, Request, Verdict,
     explain::{RuleView, TreatmentView, list_name, observed_word},
 };
 
@@ -160,7 +160,9 @@ fn request<'a>(
         End::Net { peer, .. } => peer.as_ref(),
         End::Host { .. } | End::Anyone => None,
     };
-    Request { direction, host, address, port: ports.first, observed, peer, http: None, today }
+    let meshed = direction == Direction::Ingress && peer.is_some();
+    let arrival = if meshed { Arrival::Mesh } else { Arrival::Plain };
+    Request { direction, host, address, port: ports.first, observed, peer, arrival, http: None, today }
 }
 
 fn join((order, kind, atom, protocol, http): Key, found: Vec<Found>) -> Vec<Change> {

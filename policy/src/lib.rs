@@ -31,7 +31,7 @@ pub use explain::Explanation;
 pub use host::{HostName, HostNameError, HostPattern};
 pub use path::{CanonicalPath, PathPattern};
 pub use reason::Reason;
-pub use request::{Direction, HostEvidence, Observed, Request, Upgrade};
+pub use request::{Arrival, Direction, HostEvidence, Observed, Request, Upgrade};
 pub use set::{CompileOptions, Generation, Peek, PolicySet, RuleId};
 pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};
 pub use suggest::{Proposal, Proposals, suggest_rule};

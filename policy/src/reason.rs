@@ -66,6 +66,7 @@ reasons! {
     HttpNotAllowed, "http-not-allowed", Policy, "No `http` entry allows this method and path.", "Add the method and path to the rule.";
     UpgradeNotAllowed, "upgrade-not-allowed", Policy, "No `http` entry allows this path to change from HTTP to another protocol.", "Add an entry `{ upgrade: websocket, paths: [ ... ] }` to the rule.";
     CarriedOtherwise, "carried-otherwise", Policy, "The policy now carries such connections otherwise than this one: in another TLS mode, or with other demands on the server.", "Open the connection again.";
+    MeshRequired, "mesh-required", Policy, "This port takes streams of the mesh alone, and the connection came by itself, with no proof of who sent it.", "Let the client connect through a sidecar with an identity, or exempt its addresses with `tls: { mode: none }` and a reason.";
     PeerNotAllowed, "peer-not-allowed", Policy, "No rule allows this peer.", "Add the peer to the rule's `from`.";
 
     AddressLoopback, "address-loopback", Policy, "Loopback addresses are never reachable through the proxy.", "";
@@ -109,15 +110,6 @@ reasons! {
     UpstreamClosed, "upstream-closed", Upstream, "The server closed the connection instead of answering.", "Check the server.";
     UpstreamHandshake, "upstream-handshake", Upstream, "The TLS handshake with the server failed.", "Check the server's TLS.";
     UpstreamCertificate, "upstream-certificate", Upstream, "The server's certificate is not one that is believed for this name.", "Check the certificate, or name the roots that issued it.";
-
-    MeshIdentityMissing, "mesh-identity-missing", Sidegate, "This workload has no valid identity to prove itself with: none is configured, or it is absent, expired or revoked.", "Configure `identity`; `/certs` and the log say what is wrong with it.";
-    MeshIdentityRefused, "mesh-identity-refused", Upstream, "The peer does not believe this workload's certificate.", "Compare the peer's trust bundle and revocation lists with this workload's certificate.";
-    MeshHandshake, "mesh-handshake", Upstream, "No mutual TLS 1.3 connection of the mesh could be made: whoever listens there does not speak it.", "Check that the peer's sidecar listens at the address and port of the peers file.";
-    MeshPeerUntrusted, "mesh-peer-untrusted", Upstream, "The peer's certificate is not one that is believed: unknown issuer, other trust domain, expired or revoked.", "Check the peer's certificate, and this workload's trust bundle and revocation lists.";
-    MeshPeerMismatch, "mesh-peer-mismatch", Upstream, "Another workload than the expected one has proven to be at the address.", "Correct the peers file, or see who took over the address.";
-    MeshPeerMoved, "mesh-peer-moved", Policy, "The peers file no longer names this workload at the address.", "Open the connection again.";
-    MeshRefused, "mesh-refused", Upstream, "The peer's own policy refused the connection (403).", "Add this workload to an `ingress` rule of the peer's policy.";
-    MeshUnavailable, "mesh-unavailable", Upstream, "The peer was reached, but not the application behind it (404, 503).", "Check that the application listens at the destination's port.";
 
     InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
 

@@ -6,7 +6,7 @@ mod line;
 use std::{cmp::Reverse, net::IpAddr};
 
 use crate::{
-    CompileOptions, Direction, Document, Observed, Predicate, Reason, Request, Treatment, Verdict,
+    Arrival, CompileOptions, Direction, Document, Observed, Predicate, Reason, Request, Treatment, Verdict,
     address::with_embedded,
     decision::{Dial, TlsMode},
     deny_table::{Opening, denied_destination},
@@ -97,7 +97,10 @@ fn applies(document: &Document, options: &CompileOptions) -> bool {
 fn is_probe(document: &Document, request: &Request<'_>) -> bool {
     let Some(http) = request.http else { return false };
     let inbound = request.direction == Direction::Ingress && request.observed == Observed::Http;
-    let plain = http.method == "GET" && http.upgrade.is_none() && request.peer.is_none();
+    let plain = http.method == "GET"
+        && http.upgrade.is_none()
+        && request.peer.is_none()
+        && request.arrival == Arrival::Plain;
     let declared = |probe: &Probe| probe.port == request.port && probe.path == *http.path;
     inbound && plain && document.probes.iter().any(declared)
 }
@@ -212,7 +215,11 @@ fn allow(lines: &[Line<'_>], options: &CompileOptions, request: &Request<'_>, al
     let near = nearest.zip(lack).map(|(trial, (predicate, _))| (trial.rule.0.clone(), predicate));
     let near = near.or_else(|| Some((neighbour(&allows, request)?, Predicate::Destination)));
     let covered = allows.iter().any(|line| line.has_port(request.port));
-    let reason = default_reason(request, lack, covered);
+    let meshed = allows.iter().any(|line| line.is_meshed() && line.has_port(request.port));
+    let reason = match default_reason(request, lack, covered) {
+        Reason::NoRule | Reason::PeerNotAllowed if meshed && came_alone(request) => Reason::MeshRequired,
+        reason => reason,
+    };
     if !all_audit {
         return Outcome::denied(reason, None, near);
     }
@@ -235,6 +242,11 @@ fn neighbour(allows: &[&Line<'_>], request: &Request<'_>) -> Option<Name> {
     near.filter(|(shared, _)| *shared >= 2 && *shared > public_labels(host.as_str()))
         .max()
         .map(|(_, Reverse(rule))| rule)
+}
+
+/// Towards the workload, and by no stream of the mesh.
+fn came_alone(request: &Request<'_>) -> bool {
+    request.direction == Direction::Ingress && request.arrival != Arrival::Mesh
 }
 
 /// What a rule that was reached says beyond its port; else what a person looks for first.

@@ -26,6 +26,19 @@ pub enum HostEvidence {
     Explicit,
 }
 
+/// What the proxy itself has ended of a connection's TLS before it looks at the bytes. Egress is always
+/// [`Arrival::Plain`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Arrival {
+    /// Nothing: it is as the client sent it.
+    #[default]
+    Plain,
+    /// TLS 1.3, as the server that the client meant.
+    Terminated,
+    /// Mutual TLS 1.3 between workloads.
+    Mesh,
+}
+
 /// What the first bytes showed the connection to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Observed {
@@ -88,6 +101,8 @@ pub struct Request<'a> {
     pub observed: Observed,
     /// The proven identity of the far end, where there is one.
     pub peer: Option<&'a SpiffeId>,
+    /// How it arrived; what was observed is what was inside.
+    pub arrival: Arrival,
     /// Present when one HTTP request is judged rather than a whole connection.
     pub http: Option<HttpFacts<'a>>,
     /// The current day (UTC), which ends audit modes.

@@ -28,7 +28,7 @@ const MOST_STREAMS: usize = 512;
 
 /// Counts what lives, over all workers.
 #[derive(Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     connections: Allowance,
     descriptors: Allowance,
     /// For DNS streams alone: they can't crowd out connections, nor those them.

@@ -24,7 +24,9 @@ use crate::{
         LiveConnection, Worker,
         accept::accept_all,
         connect::{Dialler, dial},
+        inbound,
         live::Registry,
+        outbound,
     },
     dns::{
         Names, Resolver, SyntheticAddresses,
@@ -33,7 +35,6 @@ use crate::{
     http::upstream::Pool,
     inspection::Inspection,
     limits::Limits,
-    mesh::Membership,
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
@@ -46,6 +47,8 @@ use crate::{
 pub struct Listeners {
     /// Redirected outbound TCP (15001).
     pub outbound: Vec<TcpListener>,
+    /// Redirected inbound TCP (15006).
+    pub inbound: Vec<TcpListener>,
     /// DNS over UDP (15053).
     pub dns_udp: Vec<UdpSocket>,
     /// DNS over TCP (15053).
@@ -69,8 +72,6 @@ pub struct Gate {
     pub origins: Origins,
     /// What opens the workload's TLS where a rule says so.
     pub inspection: Inspection,
-    /// The workload's place in the mesh; `None`: it has no identity.
-    pub membership: Option<Membership>,
     /// Where records go.
     pub access_log: AccessLog,
     /// Deadlines and limits.
@@ -130,7 +131,6 @@ impl Running {
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
                 pool: Pool::new(),
-                mesh: crate::connection::mesh_of(&gate, &dial, &limits),
                 dial: Arc::clone(&dial),
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -180,25 +180,17 @@ impl Drop for Running {
 #[derive(Default)]
 struct Share {
     outbound: Vec<TcpListener>,
+    inbound: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
     dns_tcp: Vec<TcpListener>,
 }
 
-/// Spreads the sockets over the workers. Each worker listens for outbound connections: where there are fewer sockets
-/// than workers, several workers accept from one.
+/// Spreads the sockets over the workers. Each worker listens for connections: where there are fewer sockets than workers,
+/// several workers accept from one.
 fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Share>> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
-    let sockets = listeners.outbound.len();
-    for (worker, share) in shares.iter_mut().enumerate().skip(sockets) {
-        if let Some(socket) = listeners.outbound.get(worker % sockets.max(1)) {
-            share.outbound.push(socket.try_clone()?);
-        }
-    }
-    for (number, socket) in listeners.outbound.into_iter().enumerate() {
-        // Accepted sockets inherit it: one system call a connection less.
-        SockRef::from(&socket).set_tcp_nodelay(true)?;
-        shares[number % workers].outbound.push(socket);
-    }
+    spread(listeners.outbound, &mut shares, |share| &mut share.outbound)?;
+    spread(listeners.inbound, &mut shares, |share| &mut share.inbound)?;
     for (number, socket) in listeners.dns_udp.into_iter().enumerate() {
         shares[number % workers].dns_udp.push(socket);
     }
@@ -206,6 +198,25 @@ fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Share>> {
         shares[number % workers].dns_tcp.push(socket);
     }
     Ok(shares)
+}
+
+fn spread(
+    sockets: Vec<TcpListener>,
+    shares: &mut [Share],
+    of: fn(&mut Share) -> &mut Vec<TcpListener>,
+) -> io::Result<()> {
+    let workers = shares.len();
+    for (worker, share) in shares.iter_mut().enumerate().skip(sockets.len()) {
+        if let Some(socket) = sockets.get(worker % sockets.len().max(1)) {
+            of(share).push(socket.try_clone()?);
+        }
+    }
+    for (number, socket) in sockets.into_iter().enumerate() {
+        // Accepted sockets inherit it: one system call a connection less.
+        SockRef::from(&socket).set_tcp_nodelay(true)?;
+        of(&mut shares[number % workers]).push(socket);
+    }
+    Ok(())
 }
 
 impl Share {
@@ -222,6 +233,7 @@ impl Share {
         };
         Ok(Sockets {
             outbound: self.outbound.into_iter().map(listener).collect::<io::Result<_>>()?,
+            inbound: self.inbound.into_iter().map(listener).collect::<io::Result<_>>()?,
             dns_udp: self.dns_udp.into_iter().map(datagrams).collect::<io::Result<_>>()?,
             dns_tcp: self.dns_tcp.into_iter().map(listener).collect::<io::Result<_>>()?,
         })
@@ -230,6 +242,7 @@ impl Share {
 
 struct Sockets {
     outbound: Vec<net::TcpListener>,
+    inbound: Vec<net::TcpListener>,
     dns_udp: Vec<net::UdpSocket>,
     dns_tcp: Vec<net::TcpListener>,
 }
@@ -240,7 +253,11 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
     let mut serving = JoinSet::new();
     for listener in sockets.outbound {
         let worker = Arc::clone(&worker);
-        accepting.spawn(async move { accept_all(&worker, listener).await });
+        accepting.spawn(async move { accept_all(&worker, listener, outbound::STORY).await });
+    }
+    for listener in sockets.inbound {
+        let worker = Arc::clone(&worker);
+        accepting.spawn(async move { accept_all(&worker, listener, inbound::STORY).await });
     }
     for socket in sockets.dns_udp {
         serving.spawn(serve_udp(Arc::clone(&worker.gate), socket));

@@ -178,7 +178,6 @@ fn serve(
         workload: None,
         origins: Origins::of_system(),
         inspection,
-        membership: None,
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;
@@ -233,6 +232,7 @@ fn rule_for(set: &PolicySet, host: &HostName, port: u16) -> Option<(String, Stri
         port,
         observed: Observed::Tls { offers_tls13: true, ech: false },
         peer: None,
+        arrival: sidegate_policy::Arrival::Plain,
         http: None,
         today: today(),
     });

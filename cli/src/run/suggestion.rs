@@ -7,7 +7,8 @@ use std::{
 
 use sidegate_api::{AccessRecord, CloseReason};
 use sidegate_policy::{
-    Date, Direction, HostEvidence, HostName, Observed, Proposal, Proposals, Reason, Request, Treatment,
+    Arrival, Date, Direction, HostEvidence, HostName, Observed, Proposal, Proposals, Reason, Request,
+    Treatment,
     decision::{Dial, TlsMode},
     demands,
     deny_table::denied_answer,
@@ -314,6 +315,7 @@ fn add(proposals: &mut Proposals, sighting: Option<Sighting>) {
         port,
         observed,
         peer: None,
+        arrival: Arrival::Plain,
         http: None,
         today: Date::from_days(0),
     };

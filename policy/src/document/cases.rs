@@ -3,8 +3,8 @@
 use std::{net::IpAddr, ops::Range};
 
 use crate::{
-    CanonicalPath, Date, Demands, Diagnostic, Direction, HostEvidence, HostName, Observed, PolicySet, Reason,
-    Request, Source, SpiffeId, Treatment, Upgrade, Verdict, request::HttpFacts,
+    Arrival, CanonicalPath, Date, Demands, Diagnostic, Direction, HostEvidence, HostName, Observed,
+    PolicySet, Reason, Request, Source, SpiffeId, Treatment, Upgrade, Verdict, request::HttpFacts,
 };
 
 use super::{
@@ -66,6 +66,10 @@ impl Scenario {
         {
             *evidence = HostEvidence::Synthetic;
         }
+        let hello = Request { observed: Observed::Tls { offers_tls13: true, ech: false }, ..request.clone() };
+        if self.direction == Direction::Ingress && set.terminates(&hello) {
+            request.arrival = Arrival::Terminated;
+        }
         request
     }
 
@@ -77,6 +81,8 @@ impl Scenario {
             Protocol::Tcp => (HostEvidence::Synthetic, Observed::Opaque),
             Protocol::Udp => (HostEvidence::Synthetic, Observed::Udp),
         };
+        let meshed = self.direction == Direction::Ingress && self.peer.is_some();
+        let arrival = if meshed { Arrival::Mesh } else { Arrival::Plain };
         Request {
             direction: self.direction,
             host: self.host.as_ref().map(|host| (evidence, host)),
@@ -84,6 +90,7 @@ impl Scenario {
             port: self.port,
             observed,
             peer: self.peer.as_ref(),
+            arrival,
             http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: self.upgrade }),
             today,
         }

@@ -5,8 +5,8 @@ use std::{cmp::Reverse, net::IpAddr, ops::RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostPattern, Observed, Predicate,
-    Reason, Request, Treatment,
+    Arrival, CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostPattern, Observed,
+    Predicate, Reason, Request, Treatment,
     decision::{Dial, TlsMode},
     deny_table::{Opening, denied_answer},
     document::{Action, Destination, HttpMatch, Origin, Protocol, Rule},
@@ -36,6 +36,7 @@ pub(super) struct Line<'a> {
     name: &'a str,
     protocol: Protocol,
     tls: TlsMode,
+    direction: Direction,
     demands: &'a Demands,
     http: &'a [HttpMatch],
 }
@@ -65,16 +66,23 @@ impl Trial {
 impl<'a> Line<'a> {
     pub(super) fn of_document(document: &'a Document, direction: Direction) -> Vec<Self> {
         match direction {
-            Direction::Egress => {
-                document.egress.iter().map(|rule| Line::new(document, rule, Destination::clone)).collect()
-            }
+            Direction::Egress => document
+                .egress
+                .iter()
+                .map(|rule| Line::new(document, rule, direction, Destination::clone))
+                .collect(),
             Direction::Ingress => {
-                document.ingress.iter().map(|rule| Line::new(document, rule, origin)).collect()
+                document.ingress.iter().map(|rule| Line::new(document, rule, direction, origin)).collect()
             }
         }
     }
 
-    fn new<T>(document: &'a Document, rule: &'a Rule<T>, end: fn(&T) -> Destination) -> Self {
+    fn new<T>(
+        document: &'a Document,
+        rule: &'a Rule<T>,
+        direction: Direction,
+        end: fn(&T) -> Destination,
+    ) -> Self {
         Line {
             document,
             action: rule.action,
@@ -84,6 +92,7 @@ impl<'a> Line<'a> {
             name: &rule.name.value,
             protocol: rule.protocol,
             tls: rule.tls,
+            direction,
             demands: &rule.demands,
             http: &rule.http,
         }
@@ -104,6 +113,10 @@ impl<'a> Line<'a> {
             _ => &[],
         });
         grants.flat_map(|grant| grant.openings())
+    }
+
+    pub(super) fn is_meshed(&self) -> bool {
+        self.tls == TlsMode::Mesh
     }
 
     pub(super) fn hosts(&self) -> impl Iterator<Item = &HostPattern> {
@@ -168,7 +181,9 @@ impl<'a> Line<'a> {
     fn attempt(&self, reached: &Reached, request: &Request<'_>) -> Trial {
         let treatment = Treatment {
             dial: match reached.by {
-                Dial::Workload if self.tls != TlsMode::Mesh => Dial::OriginalDestination,
+                Dial::Workload if self.tls != TlsMode::Mesh || self.direction == Direction::Ingress => {
+                    Dial::OriginalDestination
+                }
                 by => by,
             },
             tls: self.tls,
@@ -223,6 +238,8 @@ impl<'a> Line<'a> {
         let claimed =
             matches!(request.host, Some((HostEvidence::Sni | HostEvidence::HttpAuthority, _))) && by_name;
         match self.protocol {
+            // The TLS is the proxy's own: anything may be inside.
+            Protocol::Tls if self.tls == TlsMode::Terminate => request.observed != Observed::Udp,
             Protocol::Tls => matches!(request.observed, Observed::Tls { .. }),
             Protocol::Http => request.observed == Observed::Http,
             Protocol::Tcp => request.observed != Observed::Udp && !claimed,
@@ -232,7 +249,11 @@ impl<'a> Line<'a> {
 
     fn lacks_tls(&self, by_name: bool, request: &Request<'_>) -> Option<Reason> {
         let inbound = request.direction == Direction::Ingress;
-        if self.tls == TlsMode::Mesh && inbound && request.peer.is_none() {
+        if self.tls == TlsMode::Mesh && inbound {
+            let proven = request.peer.is_some() && request.arrival == Arrival::Mesh;
+            return (!proven).then_some(Reason::MeshRequired);
+        }
+        if self.tls == TlsMode::Terminate && request.arrival == Arrival::Plain {
             return Some(Reason::TlsRequired);
         }
         let reads_hello = matches!(self.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect);

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::{
     Date, Diagnostic, Direction, Document, Source,
     address::host_net,
+    decision::TlsMode,
     deny_table::{Grant, Opening},
     document::{Action, Destination, Origin, Protocol, Rule},
 };
@@ -120,7 +121,7 @@ impl<'a> Compiler<'a> {
             action: rule.action,
             ends,
             ports: ports::normalized(&rule.ports),
-            protocol: rule.protocol,
+            protocol: inside(rule),
             tls: rule.tls,
             demands: (!rule.demands.is_empty()).then(|| Arc::new(rule.demands.clone())),
             http: rule.http.as_slice().into(),
@@ -192,6 +193,7 @@ impl<'a> Compiler<'a> {
         let hosts_at = hosts_at(&rules);
         let host_denies = host_denies(&rules);
         let requests_denied_at = requests_denied_at(&rules);
+        let meshed_at = meshed_at(&rules);
         grants.sort_unstable_by_key(|(opening, rule)| (opening.address, opening.port, opening.udp, *rule));
         grants.dedup_by_key(|(opening, _)| *opening);
         PolicySet {
@@ -205,9 +207,18 @@ impl<'a> Compiler<'a> {
             hosts_at,
             host_denies,
             requests_denied_at,
+            meshed_at,
             groups: options.groups.values().flatten().map(IpNet::trunc).collect(),
             ..PolicySet::default()
         }
+    }
+}
+
+/// What a rule's connections speak where they are judged: inside TLS that the proxy ends there may be anything.
+fn inside<T>(rule: &Rule<T>) -> Protocol {
+    match (rule.action, rule.tls, rule.protocol) {
+        (Action::Allow, TlsMode::Terminate, Protocol::Tls) => Protocol::Tcp,
+        (_, _, protocol) => protocol,
     }
 }
 
@@ -241,6 +252,18 @@ fn requests_denied_at(rules: &[CompiledRule]) -> ports::PortSet {
         rule.direction == Direction::Egress && rule.action == Action::Deny && rule.is_for_requests()
     });
     for range in denies.flat_map(|rule| &rule.ports) {
+        set.add(range.clone());
+    }
+    set
+}
+
+/// Ports at which some ingress allow rule takes streams of the mesh.
+fn meshed_at(rules: &[CompiledRule]) -> ports::PortSet {
+    let mut set = ports::PortSet::default();
+    let meshed = rules.iter().filter(|rule| {
+        rule.direction == Direction::Ingress && rule.action == Action::Allow && rule.tls == TlsMode::Mesh
+    });
+    for range in meshed.flat_map(|rule| &rule.ports) {
         set.add(range.clone());
     }
     set

@@ -9,7 +9,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
+    Arrival, Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
     address::with_embedded,
     decision::{Dial, TlsMode},
     deny_table::denied_destination,
@@ -153,12 +153,9 @@ fn consider_address(set: &PolicySet, request: &Request<'_>, address: IpAddr, den
     });
 }
 
-/// Deny rules that concern one address that a name resolved to, and the workload that is known to be there.
+/// Deny rules that concern one address that a name resolved to.
 pub(super) fn denies_of_answer(set: &PolicySet, request: &Request<'_>, answer: IpAddr) -> Denies {
     let mut denies = Denies::default();
-    if let Some(peer) = request.peer {
-        set.side(request.direction).index.visit_peer(peer, |spot| denies.consider_all(set, spot, request));
-    }
     consider_address(set, request, answer, &mut denies);
     consider_embedded(set, request, answer, &mut denies);
     denies
@@ -321,6 +318,11 @@ fn default_reason(set: &PolicySet, request: &Request<'_>, allows: &Allows) -> Re
         (Some((stage, .., reason)), ..) if stage > Stage::Port => reason,
         (_, Direction::Egress, Observed::Tls { .. }) if request.host.is_none() => Reason::HostMissing,
         (_, Direction::Egress, Observed::Udp) => Reason::UdpRefused,
+        (_, Direction::Ingress, _)
+            if request.arrival != Arrival::Mesh && set.meshed_at.contains(request.port) =>
+        {
+            Reason::MeshRequired
+        }
         (None, Direction::Ingress, _) if set.ingress.ports.contains(request.port) => Reason::PeerNotAllowed,
         _ => Reason::NoRule,
     }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    Request, SpiffeId,
+    Request,
     address::{AddressRange, host_net},
 };
 
@@ -142,7 +142,9 @@ impl Index {
             self.visit_host(host.as_str(), |spot| floor = visit(spot));
         }
         if let Some(peer) = request.peer {
-            self.visit_peer(peer, |spot| floor = visit(spot));
+            self.peers.visit(peer, |rank, bucket| {
+                floor = visit(Spot { index: self, rank, end: End::Workload, address: None, bucket });
+            });
         }
         if let Some(address) = request.address {
             self.visit_address(address, floor, visit);
@@ -152,12 +154,6 @@ impl Index {
     pub(crate) fn visit_host<'a>(&'a self, host: &str, mut visit: impl FnMut(Spot<'a>)) {
         self.hosts.visit(host, |rank, bucket| {
             visit(Spot { index: self, rank, end: End::Host, address: None, bucket });
-        });
-    }
-
-    pub(crate) fn visit_peer<'a>(&'a self, peer: &SpiffeId, mut visit: impl FnMut(Spot<'a>)) {
-        self.peers.visit(peer, |rank, bucket| {
-            visit(Spot { index: self, rank, end: End::Workload, address: None, bucket });
         });
     }
 

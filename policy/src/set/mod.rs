@@ -5,6 +5,7 @@ mod cells;
 mod compile;
 mod decide;
 mod hosts;
+mod inbound;
 mod index;
 mod layout;
 mod names;
@@ -27,8 +28,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    Date, Decision, Demands, Diagnostic, Direction, Document, HostName, NameDecision, Observed, Reason,
-    Request, SpiffeId, demands, deny_table::Opening, document::Probe,
+    Arrival, Date, Decision, Demands, Diagnostic, Direction, Document, HostName, NameDecision, Observed,
+    Reason, Request, SpiffeId, demands, deny_table::Opening, document::Probe,
 };
 
 use self::{
@@ -137,6 +138,8 @@ pub struct PolicySet {
     host_denies: Box<[RuleId]>,
     /// Ports at which deny rules hold for HTTP alone.
     requests_denied_at: PortSet,
+    /// Ports at which some ingress rule takes streams of the mesh.
+    meshed_at: PortSet,
     groups: Box<[IpNet]>,
     udp: Box<[UdpDestination]>,
     /// Few.
@@ -182,8 +185,7 @@ impl PolicySet {
     }
 
     /// Judges one address that the request's host resolved to, after [`PolicySet::decide`] permitted dialling by name:
-    /// the fixed table for names, own listeners, and deny rules by address or by `request.peer`, which is here the
-    /// workload that is known to be at the answer.
+    /// the fixed table for names, own listeners, and deny rules by address.
     pub fn judge_answer(
         &self,
         request: &Request<'_>,
@@ -198,25 +200,24 @@ impl PolicySet {
         names::judge_name(self, host, today)
     }
 
-    /// The most specific egress rule that allows something to a workload. Whether it allows a connection is
-    /// [`PolicySet::decide`]'s to say; a name of the workload may be answered where there is one.
-    pub fn rule_for_peer(&self, peer: &SpiffeId) -> Option<RuleId> {
-        names::rule_for_peer(self, peer)
-    }
-
-    /// Whether the first bytes must be read before judging. `synthetic`: the name behind a synthetic address; `peer`: the
-    /// workload that is known to be at the address.
+    /// Whether the first bytes must be read before judging. `synthetic`: the name behind a synthetic address.
     ///
     /// Where a deny rule names hosts at the port, the bytes must be read too: an opaque address rule must not lead
     /// round it.
-    pub fn peek(
-        &self,
-        address: Option<IpAddr>,
-        synthetic: Option<&HostName>,
-        peer: Option<&SpiffeId>,
-        port: u16,
-    ) -> Peek {
-        names::peek(self, address, synthetic, peer, port)
+    pub fn peek(&self, address: Option<IpAddr>, synthetic: Option<&HostName>, port: u16) -> Peek {
+        names::peek(self, address, synthetic, port)
+    }
+
+    /// As [`PolicySet::peek`], of a connection towards the workload from `client`. `request` holds what is known before the
+    /// first bytes: source, port, arrival, peer.
+    pub fn peek_inbound(&self, request: &Request<'_>) -> Peek {
+        inbound::peek(self, request)
+    }
+
+    /// Whether the proxy is to end the TLS of a connection towards the workload that shows a ClientHello: of the rules
+    /// that could carry it the most specific one says `terminate`. What is inside is judged then.
+    pub fn terminates(&self, request: &Request<'_>) -> bool {
+        inbound::terminates(self, request)
     }
 
     /// Allowed datagram destinations, disjoint where that is cheap. Deny rules in audit count as enforced here,
@@ -278,7 +279,8 @@ impl PolicySet {
     /// [`PolicySet::decide`] allows it, unless a deny rule matches. The caller has seen that there is neither a query nor
     /// a body.
     pub fn is_probe(&self, request: &Request<'_>) -> bool {
-        let plain = request.observed == Observed::Http && request.peer.is_none();
+        let plain =
+            request.observed == Observed::Http && request.arrival == Arrival::Plain && request.peer.is_none();
         let Some(http) = request.http.filter(|_| plain && request.direction == Direction::Ingress) else {
             return false;
         };

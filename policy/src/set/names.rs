@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
 use crate::{
-    Date, Decision, HostName, NameDecision, NearMiss, Predicate, Reason, Request, SpiffeId, Verdict,
+    Date, Decision, HostName, NameDecision, NearMiss, Predicate, Reason, Request, Verdict,
     address::with_embedded,
     deny_table::{denied_answer, denied_destination},
     document::Protocol,
@@ -81,15 +81,6 @@ pub(super) fn judge_name(set: &PolicySet, host: &HostName, today: Date) -> NameD
     decision
 }
 
-/// The most specific allow rule that names a workload.
-pub(super) fn rule_for_peer(set: &PolicySet, peer: &SpiffeId) -> Option<RuleId> {
-    let mut best: Option<(Rank, Reverse<RuleId>)> = None;
-    set.egress.index.visit_peer(peer, |spot| {
-        best = best.max(spot.allows().map(|candidate| (spot.rank, Reverse(candidate.entry.rule))).max());
-    });
-    best.map(|(_, Reverse(rule))| rule)
-}
-
 fn refusal(set: &PolicySet, any: bool) -> Reason {
     match (set.policies, any) {
         (0, _) => Reason::NoPolicy,
@@ -165,7 +156,6 @@ pub(super) fn peek(
     set: &PolicySet,
     address: Option<IpAddr>,
     synthetic: Option<&HostName>,
-    peer: Option<&SpiffeId>,
     port: u16,
 ) -> Peek {
     if address.is_some_and(|address| denied_destination(address).is_some()) {
@@ -191,11 +181,6 @@ pub(super) fn peek(
             look(spot);
         });
     }
-    if let Some(peer) = peer {
-        set.egress.index.visit_peer(peer, |spot| {
-            look(spot);
-        });
-    }
     // Deny rules hold for the IPv4 addresses that an IPv6 address carries; allow rules don't.
     let embedded = address.map_or([None; 3], with_embedded);
     for carried in embedded.into_iter().flatten().filter(|carried| Some(*carried) != address) {
@@ -212,7 +197,7 @@ pub(super) fn peek(
 }
 
 /// The rules of those that cover the port and don't except the address.
-fn covering<'s>(
+pub(super) fn covering<'s>(
     candidates: impl Iterator<Item = Candidate<'s>>,
     set: &'s PolicySet,
     port: u16,
@@ -223,6 +208,6 @@ fn covering<'s>(
 }
 
 /// Whether a deny rule that reads the first bytes may bear on the port.
-fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
+pub(super) fn denies_by_bytes(set: &PolicySet, spot: Spot<'_>, port: u16) -> bool {
     covering(spot.denies(), set, port).any(CompiledRule::is_for_requests)
 }

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
 use crate::{
-    Date, Demands, Direction, HostEvidence, Observed, Reason, Request,
+    Arrival, Date, Demands, Direction, HostEvidence, Observed, Reason, Request,
     decision::{Dial, Predicate, TlsMode, Treatment},
     deny_table::denied_answer,
     document::{Action, Destination, HttpMatch, Protocol, judges_requests},
@@ -126,9 +126,11 @@ impl CompiledRule {
         let (reads_hello, needs_tls13) = match self.tls {
             TlsMode::Passthrough { min_tls12 } => (true, !min_tls12),
             TlsMode::Inspect => (true, true),
-            TlsMode::Mesh if request.direction == Direction::Ingress && request.peer.is_none() => {
-                return Err(Reason::TlsRequired);
+            TlsMode::Mesh if request.direction == Direction::Ingress => {
+                let proven = request.arrival == Arrival::Mesh && request.peer.is_some();
+                return if proven { Ok(()) } else { Err(Reason::MeshRequired) };
             }
+            TlsMode::Terminate if request.arrival == Arrival::Plain => return Err(Reason::TlsRequired),
             TlsMode::Originate | TlsMode::Mesh | TlsMode::Terminate | TlsMode::None => (false, false),
         };
         match request.observed {
@@ -180,7 +182,9 @@ impl CompiledRule {
     pub(crate) fn treatment(&self, end: End, private: bool) -> Treatment {
         let dial = match end {
             End::Host => Dial::Name,
-            End::Workload if self.tls == TlsMode::Mesh => Dial::Workload,
+            End::Workload if self.tls == TlsMode::Mesh && self.direction == Direction::Egress => {
+                Dial::Workload
+            }
             End::Workload | End::Address => Dial::OriginalDestination,
         };
         let (per_request, demands) = (self.is_for_requests(), self.demands.is_some());

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::{
-    CompileOptions, Date, HostEvidence, PolicySet, Source, Verdict,
+    Arrival, CompileOptions, Date, HostEvidence, PolicySet, Source, Verdict,
     document::{self, Document},
 };
 
@@ -22,6 +22,7 @@ fn request<'a>(host: Option<&'a HostName>, address: &str, port: u16, observed: O
         port,
         observed,
         peer: None,
+        arrival: Arrival::Plain,
         http: None,
         today: Date::from_days(20_000),
     }

@@ -2,13 +2,13 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use sidegate_policy::Reason;
+use sidegate_policy::{Direction, Reason};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
 };
 
-use super::{Worker, farewell, link::Link, live::Judgement, outbound, record::Record};
+use super::{Worker, farewell, link::Link, live::Judgement, record::Record};
 use crate::addrs::{ClientAddr, OriginalDst};
 
 /// How long to leave the listener alone when the system has no descriptor or memory for another socket.
@@ -20,17 +20,24 @@ pub(crate) struct Accepted {
     pub(crate) original: OriginalDst,
 }
 
+/// What becomes of the connections of a listener.
+#[derive(Clone, Copy)]
+pub(crate) struct Story {
+    pub(crate) direction: Direction,
+    pub(crate) start: fn(Link),
+}
+
 /// Accepts for as long as it is polled. Errors of one connection never reach the loop.
-pub(crate) async fn accept_all(worker: &Arc<Worker>, listener: TcpListener) {
+pub(crate) async fn accept_all(worker: &Arc<Worker>, listener: TcpListener, story: Story) {
     loop {
-        take_in(worker, listener.accept().await).await;
+        take_in(worker, listener.accept().await, story).await;
     }
 }
 
 /// Welcomes a connection, or waits out the want of one.
-async fn take_in(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+async fn take_in(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>, story: Story) {
     match accepted {
-        Ok((client, from)) => welcome(worker, client, from),
+        Ok((client, from)) => welcome(worker, client, from, story),
         Err(error) if is_of_one_connection(&error) => {}
         Err(error) => {
             worker.meters.accept_errors.increment(1);
@@ -41,11 +48,11 @@ async fn take_in(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAd
 }
 
 /// Takes room for a connection, or sheds it: reset at once, with a record that names the limit.
-fn welcome(worker: &Arc<Worker>, client: TcpStream, from: SocketAddr) {
+fn welcome(worker: &Arc<Worker>, client: TcpStream, from: SocketAddr, story: Story) {
     let from = ClientAddr::new(from);
-    let mut record = Record::open(worker, from);
+    let mut record = Record::open(worker, from, story.direction);
     match worker.limits.connection(from.ip()) {
-        Ok(slot) => outbound::start(Link { record, client, slot, worker: Arc::clone(worker) }),
+        Ok(slot) => (story.start)(Link { record, client, slot, worker: Arc::clone(worker) }),
         Err(reason) => {
             record.denied(Judgement::refused(reason));
             farewell::reset(&client);

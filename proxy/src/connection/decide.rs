@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use sidegate_policy::{
-    CanonicalPath, Date, Decision, Demands, Direction, HostEvidence, HostName, Observed, PolicySet, Reason,
-    Request, SpiffeId, Treatment, Verdict,
+    Arrival, CanonicalPath, Date, Decision, Demands, Direction, HostEvidence, HostName, Observed, PolicySet,
+    Reason, Request, SpiffeId, Treatment, Verdict,
     decision::{Dial, TlsMode},
     demands::{NONE, OriginTls},
     request::HttpFacts,
@@ -13,7 +13,6 @@ use sidegate_policy::{
 use crate::{
     addrs::{ClientAddr, OriginalDst, UpstreamAddr},
     clock::today,
-    peers::Peers,
 };
 
 /// What a verdict rests on. Kept while the connection lives, so that a new policy can judge it again.
@@ -23,6 +22,8 @@ pub struct Facts {
     pub client: Option<ClientAddr>,
     /// The workload at the far end: proven where it came from outside, otherwise the one that is to prove itself.
     pub peer: Option<SpiffeId>,
+    /// What the proxy has ended of its TLS before it looked.
+    pub arrival: Arrival,
     /// The host name and how it was learnt.
     pub host: Option<(HostEvidence, HostName)>,
     /// Where the client meant to go; may be a synthetic address.
@@ -49,6 +50,27 @@ pub struct Requested {
 }
 
 impl Facts {
+    /// What is known of a connection from `client` towards the workload before its first bytes.
+    pub fn inbound(
+        client: ClientAddr,
+        original: OriginalDst,
+        arrival: Arrival,
+        peer: Option<SpiffeId>,
+    ) -> Self {
+        Facts {
+            client: Some(client),
+            peer,
+            arrival,
+            host: None,
+            original,
+            synthetic: false,
+            observed: Observed::Opaque,
+            flaw: None,
+            http: None,
+            unseen: true,
+        }
+    }
+
     /// Which way it goes.
     pub fn direction(&self) -> Direction {
         if self.client.is_some() { Direction::Ingress } else { Direction::Egress }
@@ -66,6 +88,7 @@ impl Facts {
             port: self.original.port(),
             observed: self.observed,
             peer: self.peer.as_ref(),
+            arrival: self.arrival,
             http: self.http.as_ref().map(|http| HttpFacts {
                 method: &http.method,
                 path: &http.path,
@@ -73,21 +96,6 @@ impl Facts {
             }),
             today,
         }
-    }
-
-    /// Whom `peers` names at the destination. Of a connection from outside: who has proven to be its peer.
-    pub(crate) fn peer_by<'a>(&'a self, peers: &'a Peers) -> Option<&'a SpiffeId> {
-        match self.client {
-            Some(_) => self.peer.as_ref(),
-            None if self.synthetic => None,
-            None => peers.at(self.original.ip()).map(|peer| &peer.id),
-        }
-    }
-
-    /// The same, with the peer of the moment.
-    pub(crate) fn expecting(mut self, peers: &Peers) -> Facts {
-        self.peer = self.peer_by(peers).cloned();
-        self
     }
 
     /// As HTTP, which it may be where its first bytes were not seen or not understood.
@@ -180,18 +188,15 @@ pub fn decide(set: &PolicySet, facts: Arc<Facts>) -> Result<Permit, Denied> {
 /// Whether a live connection may go on under another set, and that set's decision.
 ///
 /// It may when the set allows it and the treatment it got satisfies the one it would get now.
-pub(crate) fn decide_again(set: &PolicySet, peers: &Peers, live: &Carried<'_>) -> (Decision, bool) {
+pub(crate) fn decide_again(set: &PolicySet, live: &Carried<'_>) -> (Decision, bool) {
     let decision = judge(set, live.facts);
-    if live.dial == Dial::Workload && live.facts.peer.as_ref() != live.facts.peer_by(peers) {
-        return (denied(decision, Reason::MeshPeerMoved), false);
-    }
     let Some(treatment) = decision.treatment.filter(|_| decision.verdict != Verdict::Denied) else {
         return (denied(decision, decision.reason), false);
     };
     if decision.verdict == Verdict::WouldDeny {
         return (decision, true);
     }
-    let refused = dial_refused((set, peers), live, &decision, treatment)
+    let refused = dial_refused(set, live, &decision, treatment)
         .or_else(|| tls_refused(live, treatment))
         .or_else(|| origin_refused(live, treatment, &set.demands_of(&decision).origin));
     match refused {
@@ -287,6 +292,10 @@ fn without_hidden_requests(set: &PolicySet, facts: &Facts, decision: Decision) -
 /// A deny by host must not be walked round by hiding the host: where one covers the port, an address rule carries only
 /// what shows its host or names none. HTTP shows one host, but each further request may name another.
 fn without_hidden_hosts(set: &PolicySet, facts: &Facts, decision: Decision) -> Decision {
+    // Rules towards the workload name no hosts.
+    if facts.client.is_some() {
+        return decision;
+    }
     let hidden = match facts.observed {
         _ if facts.flaw.is_some() => facts.flaw,
         // What the proxy gave out a name for is known by it; a grant is for whatever is at its address.
@@ -321,15 +330,15 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
         TlsMode::Passthrough { .. } => dialled && !per_request,
         TlsMode::Originate => dialled && per_request,
         TlsMode::Inspect => dialled,
-        TlsMode::Mesh => dial == Dial::Workload,
-        TlsMode::Terminate => false,
+        // Towards the workload: the arrival was what the rule demands.
+        TlsMode::Mesh | TlsMode::Terminate => dial == Dial::OriginalDestination,
     }
 }
 
 /// Every demand by name, so that no new one is passed over in silence.
 fn honoured(demands: &Demands) -> bool {
-    let Demands { limit, origin, client_address } = demands;
-    limit.is_none() && *origin == OriginTls::default() && client_address.is_none()
+    let Demands { limit, origin, client_address: _ } = demands;
+    limit.is_none() && *origin == OriginTls::default()
 }
 
 /// Denials that better first bytes could have averted.
@@ -341,26 +350,12 @@ fn denied(decision: Decision, reason: Reason) -> Decision {
     Decision { verdict: Verdict::Denied, reason, treatment: None, ..decision }
 }
 
-fn dial_refused(
-    (set, peers): (&PolicySet, &Peers),
-    live: &Carried<'_>,
-    decision: &Decision,
-    now: Treatment,
-) -> Option<Reason> {
+fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: Treatment) -> Option<Reason> {
     let upstream = live.upstream?;
     match now.dial {
         // An address that the client chose proves nothing of a name.
         Dial::Name if live.dial != Dial::Name => Some(Reason::NoRule),
-        Dial::Name => judge_answer((set, peers), live.facts, decision, upstream.ip()).err(),
-        // Nobody has proven to be there.
-        Dial::Workload if live.facts.client.is_none() && live.dial != Dial::Workload => {
-            Some(Reason::TlsRequired)
-        }
-        Dial::Workload if live.facts.client.is_none() => {
-            let there = peers.at(live.facts.original.ip());
-            let same = there.is_some_and(|peer| peer.mesh_address(live.facts.original.ip()) == upstream);
-            (!same).then_some(Reason::MeshPeerMoved)
-        }
+        Dial::Name => judge_answer(set, live.facts, decision, upstream.ip()).err(),
         _ => (!is_original(live.facts, upstream)).then_some(Reason::NoRule),
     }
 }
@@ -368,19 +363,14 @@ fn dial_refused(
 /// Whether an address that a name leads to may be dialled, whatever the connection turns out to be.
 ///
 /// # Errors
-/// The fixed table or a deny rule forbids the address or the workload that is there, or a deny rule does for a protocol
-/// that nobody looked for.
-pub(crate) fn judge_answer(
-    (set, peers): (&PolicySet, &Peers),
+/// The fixed table or a deny rule forbids the address, or a deny rule does for a protocol that nobody looked for.
+pub(super) fn judge_answer(
+    set: &PolicySet,
     facts: &Facts,
     decision: &Decision,
     answer: IpAddr,
 ) -> Result<(), Reason> {
-    let peer = peers.at(answer.to_canonical()).map(|peer| &peer.id);
-    let judge = |request: Request<'_>| {
-        let request = Request { peer, ..request };
-        set.judge_answer(&request, decision, answer).map_err(|refused| refused.reason)
-    };
+    let judge = |request| set.judge_answer(&request, decision, answer).map_err(|refused| refused.reason);
     judge(facts.request(today()))?;
     facts.as_http().map_or(Ok(()), judge)
 }

@@ -27,9 +27,7 @@ use super::{
     decide::{Carried, Facts, Permit, TlsVersion, decide_again},
     explain::explain,
 };
-use crate::{
-    addrs::UpstreamAddr, clock::today, metrics::verdict_word, peers::Peers, policy_store::PolicyStore,
-};
+use crate::{addrs::UpstreamAddr, clock::today, metrics::verdict_word, policy_store::PolicyStore};
 
 /// The idle timeout is checked this many times within its length, or more: one coarse timer for all connections.
 const SWEEPS: u32 = 8;
@@ -93,8 +91,6 @@ pub struct LiveConnection {
     pub host: Option<String>,
     /// Where the proxy went; `None` while it connects.
     pub upstream: Option<SocketAddr>,
-    /// The workload at the far end, over the mesh.
-    pub peer: Option<String>,
     /// `allowed` or `would-deny`.
     pub verdict: &'static str,
     /// The stable word.
@@ -215,12 +211,10 @@ impl Live {
         let held = lock(&self.standing);
         let standing = held.as_ref()?;
         let Judgement { verdict, reason, policy, rule, generation, .. } = &standing.judgement;
-        let over_mesh = standing.dial == Dial::Workload;
         Some(LiveConnection {
             original_dst: standing.facts.original.socket_addr(),
             host: standing.facts.host.as_ref().map(|(_, host)| host.to_string()),
             upstream: standing.upstream.map(UpstreamAddr::socket_addr),
-            peer: standing.facts.peer.as_ref().filter(|_| over_mesh).map(|peer| peer.as_str().to_owned()),
             verdict: verdict_word(*verdict),
             reason: reason.word(),
             policy: policy.clone(),
@@ -235,14 +229,9 @@ impl Live {
     }
 
     /// Judges again; closes what is no longer allowed.
-    pub(crate) fn judge_again(&self, set: &PolicySet, peers: &Peers) {
+    pub(crate) fn judge_again(&self, set: &PolicySet) {
         let mut held = lock(&self.standing);
         let Some(standing) = &mut *held else { return };
-        // Who has proven to be there stays who it is; whom nobody asked is whom the table names now.
-        if standing.dial != Dial::Workload && standing.facts.peer.as_ref() != standing.facts.peer_by(peers) {
-            let peer = standing.facts.peer_by(peers).cloned();
-            standing.facts = Arc::new(Facts { peer, ..Facts::clone(&standing.facts) });
-        }
         let carried = Carried {
             facts: &standing.facts,
             dial: standing.dial,
@@ -252,7 +241,7 @@ impl Live {
             tls: standing.tls,
             gated: standing.gated,
         };
-        let (decision, allowed) = decide_again(set, peers, &carried);
+        let (decision, allowed) = decide_again(set, &carried);
         standing.judgement = Judgement::of(set, &decision);
         drop(held);
         if !allowed {
@@ -260,15 +249,14 @@ impl Live {
         }
     }
 
-    /// Judges again if the policy or the peer at the destination changed since the last judgement.
+    /// Judges again if the policy changed since the last judgement.
     pub(crate) fn catch_up(&self, policies: &PolicyStore) {
-        let (set, peers) = (policies.current(), policies.peers());
-        let stale = lock(&self.standing).as_ref().is_some_and(|known| {
-            known.judgement.generation != set.generation().0
-                || known.facts.peer.as_ref() != known.facts.peer_by(&peers)
-        });
+        let set = policies.current();
+        let stale = lock(&self.standing)
+            .as_ref()
+            .is_some_and(|known| known.judgement.generation != set.generation().0);
         if stale {
-            self.judge_again(&set, &peers);
+            self.judge_again(&set);
         }
     }
 
@@ -361,8 +349,8 @@ impl Registry {
     }
 
     fn judge_all(&self, policies: &PolicyStore) {
-        let (set, peers) = (policies.current(), policies.peers());
-        self.each(|live| live.judge_again(&set, &peers));
+        let set = policies.current();
+        self.each(|live| live.judge_again(&set));
     }
 
     fn each(&self, act: impl Fn(&Live)) {

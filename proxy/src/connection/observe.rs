@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sidegate_policy::{HostEvidence, HostName, Observed, Peek, Reason};
-use tokio::time::timeout;
+use sidegate_policy::{Arrival, HostEvidence, HostName, Observed, Peek, Reason};
+use tokio::{io::AsyncRead, time::timeout};
 
 use super::{
     accept::Accepted,
@@ -13,8 +13,10 @@ use super::{
     scratch::read_more,
 };
 use crate::{
+    clock::today,
     dns::SyntheticAddresses,
     http::preface::Preface,
+    server::Gate,
     settings::Settings,
     tls::client_hello::{ClientHello, ServerName},
 };
@@ -47,11 +49,11 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let synthetic = SyntheticAddresses::is_synthetic(original.ip());
     let name = synthetic.then(|| gate.synthetic.name_of(original.ip())).flatten();
     let address = (!synthetic).then(|| original.ip());
-    let peer = address.and_then(|address| Some(gate.policies.peers().at(address)?.id.clone()));
-    let peek = gate.policies.current().peek(address, name.as_ref(), peer.as_ref(), original.port());
+    let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
     let mut facts = Facts {
         client: None,
-        peer,
+        peer: None,
+        arrival: Arrival::Plain,
         host: None,
         original,
         synthetic,
@@ -60,27 +62,7 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
         http: None,
         unseen: true,
     };
-    let mut early = Early::default();
-    let patience = match peek {
-        Peek::Needed => Some(gate.settings.classify_timeout),
-        Peek::Brief => Some(BRIEF),
-        Peek::Unneeded => None,
-    };
-    if let Some(patience) = patience {
-        let (outcome, taken) = read_first(&mut link, &gate.settings, patience, &mut early.bytes).await;
-        // Where no bytes could have allowed it, their want or their form is not what it is refused for.
-        if peek == Peek::Brief {
-            early.besides = outcome
-                .as_ref()
-                .err()
-                .copied()
-                .filter(|flaw| matches!(flaw, Reason::TlsMalformed | Reason::HttpMalformed));
-        }
-        if peek == Peek::Needed || outcome.is_ok() {
-            facts.unseen = false;
-            apply(outcome, taken, &mut facts, &mut early, gate.settings.allow_ech);
-        }
-    }
+    let early = look(&mut link.client, peek, &gate.settings, &mut facts).await;
     if let Some(name) = name {
         vouch(&mut facts, name);
     }
@@ -89,9 +71,49 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     Classified { link, facts, early }
 }
 
+/// The same of a connection towards the workload, or of what is inside its TLS where the proxy has ended that.
+pub(crate) async fn observe_inbound(
+    stream: &mut (impl AsyncRead + Unpin),
+    gate: &Gate,
+    mut facts: Facts,
+) -> (Facts, Early) {
+    let peek = gate.policies.current().peek_inbound(&facts.request(today()));
+    let early = look(stream, peek, &gate.settings, &mut facts).await;
+    (facts, early)
+}
+
+/// Looks for as long as it is worth.
+async fn look(
+    stream: &mut (impl AsyncRead + Unpin),
+    peek: Peek,
+    settings: &Settings,
+    facts: &mut Facts,
+) -> Early {
+    let mut early = Early::default();
+    let patience = match peek {
+        Peek::Needed => settings.classify_timeout,
+        Peek::Brief => BRIEF,
+        Peek::Unneeded => return early,
+    };
+    let (outcome, taken) = read_first(stream, settings, patience, &mut early.bytes).await;
+    // Where no bytes could have allowed it, their want or their form is not what it is refused for.
+    if peek == Peek::Brief {
+        early.besides = outcome
+            .as_ref()
+            .err()
+            .copied()
+            .filter(|flaw| matches!(flaw, Reason::TlsMalformed | Reason::HttpMalformed));
+    }
+    if peek == Peek::Needed || outcome.is_ok() {
+        facts.unseen = false;
+        apply(outcome, taken, facts, &mut early, settings.allow_ech);
+    }
+    early
+}
+
 /// Feeds the classifier until it knows, the client stops, or the deadline passes.
 async fn read_first(
-    link: &mut Link,
+    stream: &mut (impl AsyncRead + Unpin),
     settings: &Settings,
     patience: Duration,
     bytes: &mut Vec<u8>,
@@ -104,7 +126,7 @@ async fn read_first(
                 return Err(Reason::ClassifyTooLarge);
             }
             let before = bytes.len();
-            match read_more(&mut link.client, room, bytes).await {
+            match read_more(stream, room, bytes).await {
                 Ok(0) | Err(_) => return Ok(Progress::NeedMore),
                 Ok(_) => {}
             }

@@ -4,24 +4,19 @@ use std::sync::Arc;
 
 use sidegate_api::CloseReason;
 use sidegate_certs::tls::H2;
-use sidegate_policy::{
-    Observed, Reason, Verdict,
-    decision::{Dial, TlsMode},
-    reason::Side,
-};
+use sidegate_policy::{Direction, Observed, Reason, Verdict, decision::TlsMode, reason::Side};
 
 use super::{
     Worker,
-    accept::{Accepted, learn_destination},
+    accept::{Accepted, Story, learn_destination},
     connect::{ConnectError, Connected, connect_by},
     decide::{Facts, Permit, TlsVersion, decide},
     explain::in_words,
     farewell,
     link::Link,
     live::Judgement,
-    mesh::{Joined, join},
     observe::{Classified, Early, observe},
-    relay::{MeshRelay, Relay},
+    relay::Relay,
     version_gate::{Demand, Passed, Stopped, pass_version},
     words::Words,
 };
@@ -35,45 +30,44 @@ use crate::{
     tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
 };
 
+/// What becomes of redirected connections of the workload.
+pub(crate) const STORY: Story = Story { direction: Direction::Egress, start };
+
 /// Carries one connection to its end, on this worker.
-pub(crate) fn start(link: Link) {
+fn start(link: Link) {
     let live = link.record.entry.live();
     // Boxed, so that its size is gone from memory once bytes are relayed; and alone in its box, so that it never moves.
     let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
-        match live.until_closed(establishing).await {
-            Some(Established::Plain(relay)) => relay.await,
-            Some(Established::Mesh(relay)) => relay.await,
-            None => {}
+        let established = live.until_closed(establishing).await;
+        if let Some(relay) = established {
+            relay.await;
         }
     });
 }
 
-/// A connection whose bytes may flow, by what it flows over.
-enum Established {
-    Plain(Relay),
-    Mesh(MeshRelay),
-}
-
 /// From a socket to an established connection. `None`: it was refused or failed; its record is written.
-async fn establish(mut link: Link) -> Option<Established> {
+async fn establish(mut link: Link) -> Option<Relay> {
     let original = match learn_destination(&mut link) {
         Ok(original) => original,
         Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
     };
     let classified = observe(Accepted { link, original }).await;
-    let Judged { mut link, permit, early } = admit(classified).await?;
-    if permit.treatment().tls == TlsMode::Inspect {
-        return inspect(link, permit, early).await;
+    let judged = admit(classified).await?;
+    if judged.permit.treatment().tls == TlsMode::Inspect {
+        return inspect(judged).await;
     }
+    carry(judged).await
+}
+
+/// From a permit to an established connection, or its requests to their end.
+pub(super) async fn carry(judged: Judged) -> Option<Relay> {
+    let Judged { mut link, permit, early } = judged;
     if permit.treatment().per_request {
         let facts = Arc::clone(permit.facts());
         link.record.entry.judged_by_request();
         serve(link, facts, early.bytes).await;
         return None;
-    }
-    if permit.treatment().dial == Dial::Workload {
-        return over_mesh(link, permit, early).await;
     }
     let worker = Arc::clone(&link.worker);
     let began = std::time::Instant::now();
@@ -89,35 +83,18 @@ async fn establish(mut link: Link) -> Option<Established> {
     match demand(&worker, &permit, &early) {
         None => {
             link.record.entry.handshaken(None);
-            Some(Established::Plain(Relay::new(link, upstream, early.bytes, Vec::new())))
+            Some(Relay::new(link, upstream, early.bytes, Vec::new()))
         }
         Some(demand) => match pass_version(&mut link, &mut upstream, early, demand).await {
-            Ok(passed) => relay_after_handshake(&worker, link, upstream, passed).map(Established::Plain),
+            Ok(passed) => relay_after_handshake(&worker, link, upstream, passed),
             Err(stopped) => stop(link, upstream, stopped).await,
         },
     }
 }
 
-/// To a workload, which proves who it is before a byte of the client's is sent.
-async fn over_mesh(mut link: Link, permit: Permit, early: Early) -> Option<Established> {
-    let worker = Arc::clone(&link.worker);
-    let began = std::time::Instant::now();
-    let Joined { stream, address, peer } = match join(&permit, &worker).await {
-        Ok(joined) => joined,
-        Err(error) => return fail(link, &early, error).await,
-    };
-    worker.meters.connect.record(began.elapsed().as_secs_f64());
-    let record = &mut link.record;
-    record.upstream = Some(address);
-    (record.tls, record.peer) = (Some(TlsVersion::Tls13), Some(peer));
-    record.entry.dialled(address);
-    record.entry.handshaken(record.tls);
-    record.entry.catch_up(&worker.gate.policies);
-    Some(Established::Mesh(MeshRelay::new(link, stream, early.bytes)))
-}
-
 /// The server first: nothing is minted for one that can't be verified. Then the client, then its requests.
-async fn inspect<T>(mut link: Link, permit: Permit, early: Early) -> Option<T> {
+async fn inspect<T>(judged: Judged) -> Option<T> {
+    let Judged { mut link, permit, early } = judged;
     let (worker, facts) = (Arc::clone(&link.worker), Arc::clone(permit.facts()));
     let Some((_, host)) = &facts.host else {
         let error = ConnectError::new(Reason::HostMissing, "inspection needs the server's name");
@@ -152,14 +129,14 @@ async fn inspect<T>(mut link: Link, permit: Permit, early: Early) -> Option<T> {
 }
 
 /// A permitted connection.
-struct Judged {
-    link: Link,
-    permit: Permit,
-    early: Early,
+pub(super) struct Judged {
+    pub(super) link: Link,
+    pub(super) permit: Permit,
+    pub(super) early: Early,
 }
 
 /// Judges the facts; refuses the client if they are denied.
-async fn admit(classified: Classified) -> Option<Judged> {
+pub(super) async fn admit(classified: Classified) -> Option<Judged> {
     let Classified { link, facts, early } = classified;
     let outcome = {
         let set = link.worker.gate.policies.current();
@@ -175,7 +152,7 @@ async fn admit(classified: Classified) -> Option<Judged> {
     link.record.entry.catch_up(&link.worker.gate.policies);
     match outcome {
         Ok(permit) => Some(Judged { link, permit, early }),
-        Err((judgement, facts)) if judged_by_request(&facts, &early, judgement.reason) => {
+        Err((judgement, facts)) if judged_by_request(&link, &facts, &early, judgement.reason) => {
             serve(link, facts, early.bytes).await;
             None
         }
@@ -188,9 +165,13 @@ async fn admit(classified: Classified) -> Option<Judged> {
 
 /// Whether a denied connection may still hold requests that are allowed: it shows no host, or not those of all its
 /// requests. Nothing is dialled before one of them is permitted.
-fn judged_by_request(facts: &Facts, early: &Early, reason: Reason) -> bool {
+fn judged_by_request(link: &Link, facts: &Facts, early: &Early, reason: Reason) -> bool {
     let http2 = early.bytes.starts_with(b"PRI * HTTP/2.0");
-    facts.observed == Observed::Http && facts.flaw.is_none() && (http2 || reason == Reason::HostHidden)
+    let probed =
+        || facts.client.is_some() && link.worker.gate.policies.current().has_probe_at(facts.original.port());
+    facts.observed == Observed::Http
+        && facts.flaw.is_none()
+        && (http2 || reason == Reason::HostHidden || probed())
 }
 
 /// What the treatment demands of the server's choice of TLS; `None`: it is not watched.
@@ -234,7 +215,7 @@ fn relay_after_handshake(
 }
 
 /// Writes the record, then tells the client.
-async fn refuse<T>(mut link: Link, judgement: Judgement, words: Words) -> Option<T> {
+pub(super) async fn refuse<T>(mut link: Link, judgement: Judgement, words: Words) -> Option<T> {
     link.record.denied(judgement);
     part(link, words).await
 }

@@ -12,7 +12,7 @@ use sidegate_api::{
     AccessRecord, CloseReason,
     access_record::{HttpFacts, SCHEMA, TlsFacts},
 };
-use sidegate_policy::{Observed, Reason, SpiffeId, Verdict};
+use sidegate_policy::{Direction, Observed, Reason, Verdict};
 
 use super::{
     Worker,
@@ -33,13 +33,12 @@ pub(crate) struct Record {
     pub(crate) entry: Entry,
     time: SystemTime,
     started: Instant,
+    direction: Direction,
     source: ClientAddr,
     pub(crate) original: Option<OriginalDst>,
     pub(crate) upstream: Option<UpstreamAddr>,
     pub(crate) facts: Option<Arc<Facts>>,
     pub(crate) tls: Option<TlsVersion>,
-    /// The workload that has proven to be at the far end.
-    pub(crate) peer: Option<SpiffeId>,
     /// Overrules the policy's last judgement: limits, failures of the far end, refusals after the verdict.
     outcome: Option<Judgement>,
     pub(crate) sent: u64,
@@ -58,9 +57,9 @@ enum Of {
 
 impl Record {
     /// Opens the record of a connection from `source`.
-    pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr) -> Record {
+    pub(crate) fn open(worker: &Arc<Worker>, source: ClientAddr, direction: Direction) -> Record {
         worker.meters.active.increment(1);
-        Self::new(worker, source, Of::Connection)
+        Self::new(worker, (source, direction), Of::Connection)
     }
 
     /// Opens the record of one request on a connection from `source`.
@@ -70,24 +69,24 @@ impl Record {
         original: Option<OriginalDst>,
         facts: Arc<Facts>,
     ) -> Record {
-        let mut record = Self::new(worker, source, Of::Request(None));
+        let mut record = Self::new(worker, (source, facts.direction()), Of::Request(None));
         record.original = original;
         record.facts = Some(facts);
         record
     }
 
-    fn new(worker: &Arc<Worker>, source: ClientAddr, of: Of) -> Record {
+    fn new(worker: &Arc<Worker>, (source, direction): (ClientAddr, Direction), of: Of) -> Record {
         Record {
             entry: worker.live.enter(),
             worker: Arc::clone(worker),
             time: SystemTime::now(),
             started: Instant::now(),
+            direction,
             source,
             original: None,
             upstream: None,
             facts: None,
             tls: None,
-            peer: None,
             outcome: None,
             sent: 0,
             received: 0,
@@ -187,18 +186,19 @@ impl Record {
         })
     }
 
-    fn tls_facts(&self) -> Option<TlsFacts> {
-        let version = self.tls.map(|tls| tls.word().into());
-        let peer = self.peer.as_ref().map(|peer| peer.as_str().into());
-        (version.is_some() || peer.is_some()).then_some(TlsFacts { version, peer })
-    }
-
     fn protocol(&self) -> &'static str {
         match self.facts.as_ref().map(|facts| facts.observed) {
             Some(Observed::Tls { .. }) => "tls",
             Some(Observed::Http) => "http",
             _ => "tcp",
         }
+    }
+}
+
+fn direction_word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
     }
 }
 
@@ -216,8 +216,13 @@ impl Drop for Record {
             meters.closed(close).increment(1);
             meters.duration.record(lived.as_secs_f64());
         }
-        meters.sent.increment(self.sent);
-        meters.received.increment(self.received);
+        // Seen from the workload, which is the far end of what comes in.
+        let (sent, received) = match self.direction {
+            Direction::Egress => (self.sent, self.received),
+            Direction::Ingress => (self.received, self.sent),
+        };
+        meters.sent.increment(sent);
+        meters.received.increment(received);
         let http = match std::mem::replace(&mut self.of, Of::Connection) {
             Of::Requests(requests) if requests.load(Relaxed) > 0 => return,
             Of::Connection | Of::Requests(_) => None,
@@ -227,14 +232,17 @@ impl Drop for Record {
         self.worker.gate.access_log.write(AccessRecord {
             schema: SCHEMA.into(),
             time: rfc3339_millis(self.time),
-            direction: "egress".into(),
+            direction: direction_word(self.direction).into(),
             workload: self.worker.gate.workload.clone(),
             source: Some(self.source.socket_addr()),
             original_dst: self.original.map(OriginalDst::socket_addr),
             upstream: self.upstream.map(UpstreamAddr::socket_addr),
             host: facts.and_then(|facts| facts.host.as_ref()).map(|(_, host)| host.as_str().into()),
             protocol: self.protocol().into(),
-            tls: self.tls_facts(),
+            tls: self.tls.map(|tls| TlsFacts {
+                version: Some(tls.word().into()),
+                peer: facts.and_then(|facts| facts.peer.as_ref()).map(|peer| peer.as_str().into()),
+            }),
             dns: None,
             http,
             verdict: verdict_word(judgement.verdict).into(),

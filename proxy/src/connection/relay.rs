@@ -14,13 +14,11 @@ use tokio::net::TcpStream;
 use super::{farewell, link::Link};
 
 mod flow;
-mod mesh;
 mod pipe;
 #[cfg(test)]
 mod tests;
 
 use flow::{Broken, Flow};
-pub(crate) use mesh::MeshRelay;
 
 /// An established connection. Polled to its end it closes both sockets and writes the record.
 pub(crate) struct Relay {

@@ -6,10 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of one read. A read that fills it shows a bulk transfer.
 pub(crate) const SCRATCH: usize = 64 * 1024;
@@ -35,7 +32,11 @@ pub(crate) fn poll_read<T>(
 }
 
 /// As [`poll_read`], appending to `bytes`. Returns how many came.
-pub(crate) async fn read_more(stream: &mut TcpStream, most: usize, bytes: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) async fn read_more(
+    stream: &mut (impl AsyncRead + Unpin),
+    most: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
         poll_read(stream, most, cx, |read, _| {
             bytes.extend_from_slice(read);

@@ -34,7 +34,6 @@ use crate::{
     addrs::{OriginalDst, UpstreamAddr},
     dns::{Names, Resolver, SyntheticAddresses},
     limits::Limits,
-    mesh::Membership,
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
@@ -177,15 +176,9 @@ pub(crate) fn gate(
         original_dst: Arc::new(move |stream| wanted.of(stream)),
         origins: Origins::new(web().0.clone()),
         inspection: crate::inspection::Inspection::new(),
-        membership: None,
         workload: Some("spiffe://example.org/ns/test/sa/app".into()),
         settings,
     })
-}
-
-/// What judges and nothing more.
-pub(crate) fn idle_gate(yaml: &str) -> Arc<Gate> {
-    gate(yaml, Resolver::new(Vec::new()), Settings::default(), (&Records::default(), &Wanted::default()))
 }
 
 /// Waits until `count` records are written; there must never be more.
@@ -207,26 +200,13 @@ impl World {
     }
 
     pub(crate) async fn with_settings(yaml: &str, zone: Zone, settings: Settings) -> World {
-        Self::of_member(yaml, zone, settings, None).await
-    }
-
-    /// With a place in the mesh.
-    pub(crate) async fn of_member(
-        yaml: &str,
-        zone: Zone,
-        settings: Settings,
-        membership: Option<Membership>,
-    ) -> World {
         let (resolver, questions, mut running) = resolver(zone).await;
         let (records, wanted) = (Records::default(), Wanted::default());
-        let mut gate = gate(yaml, resolver, settings, (&records, &wanted));
-        Arc::get_mut(&mut gate).expect("nobody else has it").membership = membership;
+        let gate = gate(yaml, resolver, settings, (&records, &wanted));
         let net = Net::default();
-        let limits = Arc::new(Limits::new(&gate.settings));
         let worker = Arc::new(Worker {
             meters: Arc::new(Meters::new()),
-            mesh: super::mesh_of(&gate, &net.dialler(), &limits),
-            limits,
+            limits: Arc::new(Limits::new(&gate.settings)),
             live: Arc::default(),
             pool: crate::http::upstream::Pool::new(),
             dial: net.dialler(),
@@ -236,7 +216,7 @@ impl World {
         socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let proxy = listener.local_addr().unwrap();
         let (accepting, watching) = (Arc::clone(&worker), Arc::clone(&worker));
-        running.spawn(async move { accept_all(&accepting, listener).await });
+        running.spawn(async move { accept_all(&accepting, listener, super::outbound::STORY).await });
         running.spawn(async move {
             watching.live.watch(&watching.gate.policies, watching.gate.settings.idle_timeout).await;
         });

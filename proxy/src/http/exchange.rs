@@ -53,8 +53,7 @@ pub(super) async fn answer(client: Arc<Client>, request: Request<Incoming>) -> R
     let asked = Asked::read(&head);
     let facts = asked.as_ref().map_err(|reason| *reason).and_then(|asked| asked.facts(&client.facts));
     let (asked, facts) = match (asked, facts) {
-        // Who is at the destination may be known better than when the connection began.
-        (Ok(asked), Ok(facts)) => (asked, Arc::new(facts.expecting(&client.worker.gate.policies.peers()))),
+        (Ok(asked), Ok(facts)) => (asked, Arc::new(facts)),
         (asked, Ok(_)) | (asked, Err(_)) => {
             let reason = facts_fault(&asked, &client);
             return unread(client, asked.ok(), &head.method, reason);
@@ -113,7 +112,6 @@ async fn forward(
         Some(Ok((upstream, answer))) => {
             exchange.record.upstream = Some(upstream.address);
             exchange.record.tls = upstream.tls;
-            exchange.record.peer = upstream.peer().cloned();
             exchange.record.entry.dialled(upstream.address);
             exchange.record.entry.handshaken(exchange.record.tls);
             exchange.record.entry.catch_up(&client.worker.gate.policies);
@@ -151,7 +149,8 @@ async fn ask(
 ) -> Result<(Upstream, Response<Incoming>), ConnectError> {
     let (facts, version) = (Arc::clone(permit.facts()), outgoing.version);
     let (mut upstream, idle) = upstream_for(&client.worker, permit, version).await?;
-    let request = outgoing.rebuilt(upstream.is_http2(), upstream.scheme(), body);
+    let scheme = if upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let request = outgoing.rebuilt(upstream.is_http2(), scheme, body);
     match upstream.send(request).await {
         Ok(answer) => Ok((upstream, answer)),
         Err(Unanswered { unsent: Some(request), .. }) if idle => {

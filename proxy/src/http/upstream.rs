@@ -11,13 +11,12 @@ use hyper::{
     Request, Response, Version,
     body::Incoming,
     client::conn::{http1, http2},
-    http::uri::Scheme,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pingora_pool::{ConnectionMeta, ConnectionPool};
 use sidegate_certs::tls::H2;
 use sidegate_policy::{
-    Generation, HostName, Reason, SpiffeId,
+    Generation, HostName, Reason,
     decision::{Dial, TlsMode},
 };
 use tokio::{
@@ -28,13 +27,12 @@ use tokio::{
 use super::body::Sent;
 use crate::{
     addrs::UpstreamAddr,
+    clock::today,
     connection::{
         Worker,
         connect::{ConnectError, Connected, connect_by},
-        decide::{Permit, TlsVersion, judge_answer},
-        mesh::{Joined, join},
+        decide::{Permit, TlsVersion},
     },
-    mesh::Mesh,
 };
 
 /// Idle connections kept on one worker; the one that waited longest makes room.
@@ -55,17 +53,13 @@ struct Key {
     address: Option<UpstreamAddr>,
     port: u16,
     tls: TlsMode,
-    /// Over the mesh: who has proven to be there, and which of our certificates it was shown.
-    peer: Option<(SpiffeId, u64)>,
     /// As the client speaks; where TLS is originated it is negotiated.
     http2: bool,
 }
 
 impl Key {
-    fn of(worker: &Worker, permit: &Permit, version: Version) -> Key {
+    fn of(permit: &Permit, version: Version) -> Key {
         let facts = permit.facts();
-        let over_mesh = permit.treatment().dial == Dial::Workload;
-        let epoch = worker.mesh.as_ref().map_or(0, Mesh::epoch);
         let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
         let original = UpstreamAddr::new(facts.original.socket_addr());
         Key {
@@ -74,9 +68,7 @@ impl Key {
             address: (!by_name).then_some(original),
             port: facts.original.port(),
             tls: permit.treatment().tls,
-            peer: facts.peer.clone().filter(|_| over_mesh).map(|peer| (peer, epoch)),
-            http2: version == Version::HTTP_2
-                && matches!(permit.treatment().tls, TlsMode::None | TlsMode::Mesh),
+            http2: version == Version::HTTP_2 && permit.treatment().tls == TlsMode::None,
         }
     }
 }
@@ -114,19 +106,6 @@ impl Upstream {
             let unsent = failed.take_message();
             Unanswered { error: failed.into_error(), unsent }
         })
-    }
-
-    /// As requests name it: over the mesh the application itself speaks plaintext.
-    pub(super) fn scheme(&self) -> Scheme {
-        match self.key.tls {
-            TlsMode::Originate | TlsMode::Inspect => Scheme::HTTPS,
-            _ => Scheme::HTTP,
-        }
-    }
-
-    /// The workload that has proven to be there.
-    pub(super) fn peer(&self) -> Option<&SpiffeId> {
-        self.key.peer.as_ref().map(|(peer, _)| peer)
     }
 
     /// Whether it speaks HTTP/2.
@@ -196,21 +175,16 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// A name's address is judged again with each use: it was judged for another request. So is where a workload is.
+/// A name's address is judged again with each use: it was judged for another request.
 fn still_permitted(worker: &Worker, permit: &Permit, upstream: &Upstream) -> bool {
-    let policies = &worker.gate.policies;
-    let (set, peers, facts) = (policies.current(), policies.peers(), permit.facts());
-    match permit.treatment().dial {
-        Dial::OriginalDestination => true,
-        Dial::Workload => {
-            let there = peers.at(facts.original.ip());
-            there.is_some_and(|peer| peer.mesh_address(facts.original.ip()) == upstream.address)
-        }
-        Dial::Name => {
-            set.generation() == permit.decision().generation
-                && judge_answer((&set, &peers), facts, permit.decision(), upstream.address.ip()).is_ok()
-        }
+    if permit.treatment().dial != Dial::Name {
+        return true;
     }
+    let set = worker.gate.policies.current();
+    set.generation() == permit.decision().generation
+        && set
+            .judge_answer(&permit.facts().request(today()), permit.decision(), upstream.address.ip())
+            .is_ok()
 }
 
 /// A connection for the request that `permit` allows, and whether it had been idle.
@@ -219,7 +193,7 @@ pub(super) async fn upstream_for(
     permit: Permit,
     version: Version,
 ) -> Result<(Upstream, bool), ConnectError> {
-    let key = Key::of(worker, &permit, version);
+    let key = Key::of(&permit, version);
     match worker.pool.take(worker, &permit, &key) {
         Some(upstream) => Ok((upstream, true)),
         None => Ok((dial(worker, permit, key).await?, false)),
@@ -235,11 +209,6 @@ pub(crate) async fn verify(worker: &Worker, permit: Permit) -> Result<UpstreamAd
 }
 
 async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, ConnectError> {
-    if permit.treatment().dial == Dial::Workload {
-        let Joined { stream, address, peer: _ } = join(&permit, worker).await?;
-        let http2 = key.http2;
-        return speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await;
-    }
     let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
     let Connected { permit, upstream: socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;

@@ -1,6 +1,6 @@
 //! Keeps the identity and the trust of the moment those of the files.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sidegate_certs::{Identity, TrustStore, UnixTime};
 use tokio::time::{MissedTickBehavior, interval};
@@ -8,18 +8,22 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     ERRORS, EXPIRY, Fault, Identities, IdentityFiles, Part, ROTATIONS,
     alarm::{Alarm, Ring},
+    attempts::Attempts,
     load,
     told::rfc3339,
 };
-use crate::files::{Attempts, LOOK};
+
+/// How often the files are looked at: a change is taken over within a second, also if it is not whole at once.
+/// By looking alone, since file systems that secrets are mounted by need not tell of changes.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Follows the files of an identity.
 #[derive(Debug)]
 pub struct Follower {
     files: IdentityFiles,
     identities: Arc<Identities>,
-    identity: Attempts<Fault>,
-    trust: Attempts<Fault>,
+    identity: Attempts,
+    trust: Attempts,
     alarm: Alarm,
 }
 
@@ -27,8 +31,7 @@ impl Follower {
     /// Follows these files; nothing was read yet.
     pub fn new(files: IdentityFiles) -> Self {
         let identities = Arc::new(Identities::empty(files.trust_domain.clone()));
-        let attempts = |paths| Attempts::new(paths, Fault::moving);
-        let (identity, trust) = (attempts(files.of_identity()), attempts(files.of_trust()));
+        let (identity, trust) = (Attempts::new(files.of_identity()), Attempts::new(files.of_trust()));
         Follower { files, identities, identity, trust, alarm: Alarm::default() }
     }
 

@@ -12,9 +12,8 @@ use zeroize::Zeroizing;
 
 use super::{
     fault::{Fault, Ground},
-    files::IdentityFiles,
+    files::{IdentityFiles, read},
 };
-use crate::files::read;
 
 /// The largest certificate, key and bundle file, in bytes.
 const LARGEST: usize = 1024 * 1024;

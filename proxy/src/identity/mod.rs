@@ -6,6 +6,7 @@
 //! revocation lists. What is wrong leaves in force what was there before, is told, and is tried again.
 
 mod alarm;
+mod attempts;
 mod fault;
 mod files;
 mod follow;

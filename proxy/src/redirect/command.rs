@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    DNS_PORT, Exempt, FrameWall, Netlink, OUTBOUND_PORT, PROXY_UID, Plan, RedirectError, Spec, install,
-    links, remove,
+    DNS_PORT, Exempt, FrameWall, INBOUND_PORT, Netlink, OUTBOUND_PORT, PROXY_UID, Plan, RedirectError, Spec,
+    install, links, remove,
     sysctl::{self, Tuned},
 };
 
@@ -27,9 +27,12 @@ pub struct InitCommand {
     /// The proxy's outbound port.
     #[arg(long, value_name = "PORT", default_value_t = OUTBOUND_PORT, value_parser = port())]
     outbound_port: u16,
-    /// Refused: nothing serves inbound connections yet, and leading them to a port where nobody listens cuts them off.
-    #[arg(long, value_name = "PORT", value_parser = no_inbound, hide = true)]
-    inbound_port: Option<u16>,
+    /// The proxy's inbound port.
+    #[arg(long, value_name = "PORT", default_value_t = INBOUND_PORT, value_parser = port())]
+    inbound_port: u16,
+    /// Let connections from outside go straight to the workload: `ingress` rules then bind nobody.
+    #[arg(long, conflicts_with = "inbound_port")]
+    no_inbound: bool,
     /// The proxy's DNS port.
     #[arg(long, value_name = "PORT", default_value_t = DNS_PORT, value_parser = port())]
     dns_port: u16,
@@ -40,14 +43,6 @@ pub struct InitCommand {
 
 fn port() -> impl clap::builder::TypedValueParser<Value = u16> {
     clap::value_parser!(u16).range(1..)
-}
-
-/// Why no value of `--inbound-port` is taken.
-fn no_inbound(_port: &str) -> Result<u16, &'static str> {
-    Err(
-        "this build does not capture inbound connections: nothing would listen there, and every inbound TCP connection \
-         would be cut off; leave the option out",
-    )
 }
 
 impl InitCommand {
@@ -80,7 +75,7 @@ impl InitCommand {
     fn spec(&self) -> Spec {
         Spec {
             outbound: self.outbound_port,
-            inbound: self.inbound_port,
+            inbound: (!self.no_inbound).then_some(self.inbound_port),
             dns: self.dns_port,
             exempt: Exempt::Uid(self.uid),
             loopback_dns: self.loopback_dns,
@@ -103,10 +98,11 @@ impl InitCommand {
             "installed table inet sidegate: TCP to {}, DNS to {}, everything else refused; uid {} exempt",
             self.outbound_port, self.dns_port, self.uid
         )?;
-        writeln!(
-            out,
-            "arriving connections are not captured: `ingress` rules are not enforced by this build"
-        )?;
+        if self.no_inbound {
+            writeln!(out, "arriving connections are not captured: `ingress` rules bind nobody")?;
+        } else {
+            writeln!(out, "arriving TCP to {}", self.inbound_port)?;
+        }
         match installed.frames {
             FrameWall::Up(devices) => {
                 writeln!(
@@ -191,8 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn inbound_connections_are_not_led_to_where_nobody_listens() {
-        let refused = parse("init --inbound-port 15006").expect_err("refused").to_string();
-        assert!(refused.contains("does not capture inbound connections"), "{refused}");
+    fn inbound_connections_are_captured_unless_they_are_not_to_be() {
+        assert_eq!(parse("init --inbound-port 16006").expect("parses").inbound, Some(16006));
+        assert_eq!(parse("init --no-inbound").expect("parses").inbound, None);
+        assert!(parse("init --no-inbound --inbound-port 16006").is_err());
     }
 }

@@ -64,6 +64,7 @@ impl Spec {
     /// For a sidecar that shares the workload's namespace and runs as `uid`.
     pub fn sidecar(uid: u32) -> Spec {
         Spec {
+            inbound: Some(INBOUND_PORT),
             services: SERVICE_PORTS.to_vec(),
             exempt: Exempt::Uid(uid),
             loopback_dns: false,

@@ -1,6 +1,7 @@
 //! The sidecar's configuration file: parsed whole or refused whole, every error with its place and fix.
 
 mod identity;
+mod inbound;
 
 use std::{
     fmt,
@@ -15,7 +16,13 @@ use sidegate_policy::{
     document::{Section, read_sections},
 };
 
-use crate::{dns::ResolvConf, identity::IdentityFiles, redirect::PROXY_UID, settings::Settings};
+pub use self::inbound::Inbound;
+use crate::{
+    dns::ResolvConf,
+    identity::IdentityFiles,
+    redirect::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID},
+    settings::Settings,
+};
 
 /// Everything that `sidegate-proxy serve` can be told, with the defaults filled in.
 #[derive(Clone, Debug, Serialize)]
@@ -29,11 +36,10 @@ pub struct Config {
     /// The files of its X.509-SVID and of whom it believes; `None`: it has no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityFiles>,
-    /// Which workloads are where; `None`: none is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peers: Option<PathBuf>,
     /// Ports and addresses.
     pub listen: Listen,
+    /// What is done with connections towards the workload.
+    pub inbound: Inbound,
     /// The admin socket; `None`: there is none.
     pub admin_socket: Option<PathBuf>,
     /// Where synthetic addresses are kept; `None`: only in memory.
@@ -55,6 +61,8 @@ pub struct Config {
 pub struct Listen {
     /// Redirected TCP, on 127.0.0.1 and ::1.
     pub outbound: u16,
+    /// Redirected TCP towards the workload, on every address.
+    pub inbound: u16,
     /// DNS over UDP and TCP, on 127.0.0.1 and ::1.
     pub dns: u16,
     /// `/ready`.
@@ -134,8 +142,8 @@ const FIELDS: &[&str] = &[
     "policies",
     "workload",
     "identity",
-    "peers",
     "listen",
+    "inbound",
     "admin",
     "state",
     "accessLog",
@@ -203,13 +211,12 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
     let spiffe_id = "write a SPIFFE ID, such as spiffe://example.org/ns/pay/sa/api";
     let admin = root.section("admin", &["socket"]);
     let workload = root.parsed("workload", spiffe_id, |text| SpiffeId::parse(text).ok());
-    let identity = identity::read(root, folder, workload.as_ref());
     Some(Config {
-        peers: peers(root, folder),
-        identity,
+        identity: identity::read(root, folder, workload.as_ref()),
         policies: root.list("policies", "write a path", path).unwrap_or_default(),
         workload,
         listen: listen(root),
+        inbound: inbound::read(root),
         admin_socket: admin.and_then(|admin| admin.parsed("socket", "write a path", path)),
         state: root.parsed("state", "write a folder's path", path),
         access_log: root.parsed("accessLog", "write `-` or a path", target).unwrap_or(Target::Stdout),
@@ -219,25 +226,16 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
     })
 }
 
-/// The peers file. Without an identity nobody could be reached by it.
-fn peers(root: &Section<'_, '_, '_>, folder: &Path) -> Option<PathBuf> {
-    let peers = root.parsed("peers", "write a path", |text| (!text.is_empty()).then(|| folder.join(text)));
-    if peers.is_some() {
-        let fix = "name this workload's certificate, key and bundle: peers are reached over mutual TLS";
-        root.require("identity", "a configuration with `peers`", fix);
-    }
-    peers
-}
-
 fn listen(root: &Section<'_, '_, '_>) -> Listen {
-    let section = root.section("listen", &["outbound", "dns", "ready", "metrics"]);
+    let section = root.section("listen", &["outbound", "inbound", "dns", "ready", "metrics"]);
     let port = |name| section.as_ref()?.number(name, 0..=65_535).and_then(|port| u16::try_from(port).ok());
     let fix = "write an address with a port, such as \"[::]:15021\" or \"127.0.0.1:15021\"";
     let address = |name| section.as_ref()?.parsed(name, fix, |text| text.parse().ok());
     let any = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     Listen {
-        outbound: port("outbound").unwrap_or(15001),
-        dns: port("dns").unwrap_or(15053),
+        outbound: port("outbound").unwrap_or(OUTBOUND_PORT),
+        inbound: port("inbound").unwrap_or(INBOUND_PORT),
+        dns: port("dns").unwrap_or(DNS_PORT),
         ready: address("ready").unwrap_or(any(15021)),
         metrics: address("metrics").unwrap_or(any(15020)),
     }

@@ -1,43 +1,55 @@
-//! Rules that are read and checked, and that nothing enforces: this build captures no inbound connection.
+//! Rules that are read and checked, and that nothing enforces: all of them where inbound connections are not captured, and
+//! those for datagrams, which never are.
 
 use super::status::DocumentSummary;
 
-/// Ingress rules of the policies that apply; none of them is enforced.
+/// Ingress rules of the policies that apply and are not enforced.
 pub const UNENFORCED: &str = "sidegate_ingress_rules_not_enforced";
 
-/// One line about the ingress rules that apply to this workload; `None` where there are none.
-pub(super) fn warning(documents: &[DocumentSummary]) -> Option<String> {
-    let number = rules(documents);
-    let policies = names(documents);
+/// One line about the ingress rules that apply to this workload and bind nobody; `None` where there are none.
+pub(super) fn warning(documents: &[DocumentSummary], captured: bool) -> Option<String> {
+    let number = rules(documents, captured);
+    let policies = names(documents, captured);
     let (rules, are) = if number == 1 { ("rule", "is") } else { ("rules", "are") };
     let word = if policies.len() == 1 { "policy" } else { "policies" };
+    let why = if captured {
+        "datagrams that arrive are not captured, and whoever sends them is not judged; close those ports by other means"
+    } else {
+        "`inbound.capture` is off, and whoever reaches the workload's ports is not judged; turn it on, or close them by \
+         other means"
+    };
     (number > 0).then(|| {
-        format!(
-            "{number} ingress {rules} of {word} {} {are} NOT enforced: this build captures no inbound connections, and \
-             whoever reaches the workload's ports is not judged; close them by other means",
-            policies.join(", ")
-        )
+        format!("{number} ingress {rules} of {word} {} {are} NOT enforced: {why}", policies.join(", "))
     })
 }
 
 /// Says it in the log and in the metrics. To be called for every generation.
-pub(super) fn tell(documents: &[DocumentSummary]) {
+pub(super) fn tell(documents: &[DocumentSummary], captured: bool) {
     metrics::describe_gauge!(
         UNENFORCED,
-        "Ingress rules of the policies that apply; none of them is enforced."
+        "Ingress rules of the policies that apply and are not enforced: those for datagrams, and without capture all."
     );
-    metrics::gauge!(UNENFORCED).set(rules(documents) as f64);
-    if let Some(warning) = warning(documents) {
-        tracing::warn!(rules = rules(documents), policies = names(documents).len(), "{warning}");
+    let number = rules(documents, captured);
+    metrics::gauge!(UNENFORCED).set(number as f64);
+    if let Some(warning) = warning(documents, captured) {
+        tracing::warn!(rules = number, policies = names(documents, captured).len(), "{warning}");
     }
 }
 
-fn rules(documents: &[DocumentSummary]) -> usize {
-    documents.iter().filter(|document| document.applies).map(|document| document.ingress).sum()
+fn rules(documents: &[DocumentSummary], captured: bool) -> usize {
+    documents.iter().map(|document| of_one(document, captured)).sum()
 }
 
-fn names(documents: &[DocumentSummary]) -> Vec<String> {
-    let ruled = documents.iter().filter(|document| document.applies && document.ingress > 0);
+fn of_one(document: &DocumentSummary, captured: bool) -> usize {
+    match (document.applies, captured) {
+        (false, _) => 0,
+        (true, true) => document.ingress_datagrams,
+        (true, false) => document.ingress,
+    }
+}
+
+fn names(documents: &[DocumentSummary], captured: bool) -> Vec<String> {
+    let ruled = documents.iter().filter(|document| of_one(document, captured) > 0);
     ruled.map(|document| format!("`{}`", document.name)).collect()
 }
 
@@ -51,6 +63,7 @@ mod tests {
             file: "p.yaml".to_owned(),
             egress: 1,
             ingress,
+            ingress_datagrams: usize::from(ingress > 1),
             audit: false,
             applies,
         }
@@ -59,11 +72,17 @@ mod tests {
     #[test]
     fn ingress_rules_that_apply_are_counted_and_named() {
         let others = [document("a", 0, true), document("b", 5, false)];
-        assert_eq!(warning(&others), None);
-        let one = warning(&[document("a", 1, true)]).expect("a warning");
+        assert_eq!(warning(&others, false), None);
+        let one = warning(&[document("a", 1, true)], false).expect("a warning");
         assert!(one.starts_with("1 ingress rule of policy `a` is NOT enforced: "), "{one}");
         let three = [document("a", 1, true), document("b", 5, false), document("c", 2, true)];
-        let three = warning(&three).expect("a warning");
+        assert!(
+            warning(&three, true)
+                .expect("a warning")
+                .starts_with("1 ingress rule of policy `c` is NOT enforced: datagrams")
+        );
+        assert_eq!(warning(&three[..1], true), None, "enforced");
+        let three = warning(&three, false).expect("a warning");
         assert!(three.starts_with("3 ingress rules of policies `a`, `c` are NOT enforced: "), "{three}");
     }
 }

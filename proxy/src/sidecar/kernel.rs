@@ -215,6 +215,7 @@ fn untouchable(config: &Config, udp: &[UdpDestination]) -> Hold {
 fn spec(config: &Config, udp: &[UdpDestination]) -> Spec {
     let mut spec = Spec {
         outbound: config.listen.outbound,
+        inbound: config.inbound.capture.then_some(config.listen.inbound),
         dns: config.listen.dns,
         udp: udp.to_vec(),
         ..Spec::sidecar(config.redirect.uid)

@@ -71,6 +71,25 @@ pub fn loopback_tcp(
     pairs(purpose, port, each, bind_tcp, |listener| listener.local_addr())
 }
 
+/// TCP listeners on every address of both families, `each` of them, and their port (which `port` 0 leaves to the system).
+///
+/// Where the system has no IPv6 they are of IPv4 alone.
+///
+/// # Errors
+/// The port is taken, or the system refuses.
+pub fn every_tcp(purpose: Purpose, port: u16, each: usize) -> Result<(Vec<TcpListener>, u16), ListenError> {
+    // `[::]` takes IPv4 too.
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let local: fn(&TcpListener) -> io::Result<SocketAddr> = |listener| listener.local_addr();
+    match several(v6, each, bind_tcp, local) {
+        Err(error) if absent(&error) => {
+            several(v4, each, bind_tcp, local).map_err(|error| purpose.error(v4, error))
+        }
+        bound => bound.map_err(|error| purpose.error(v6, error)),
+    }
+}
+
 /// As [`loopback_tcp`], for datagrams.
 ///
 /// # Errors
@@ -147,22 +166,31 @@ fn pair<T>(
     let mut port = port;
     for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
         let address = SocketAddr::new(ip, port);
-        // Sockets that share a port don't notice another process that shares it too: look alone first.
-        let alone = bind(address, false).and_then(|socket| local(&socket));
-        let address = match alone {
-            Ok(address) => address,
+        match several(address, each, bind, local) {
+            Ok((sockets, chosen)) => {
+                port = chosen;
+                bound.extend(sockets);
+            }
             Err(error) if ip.is_ipv6() && absent(&error) => {
                 tracing::warn!("{}: this system has no IPv6 loopback; IPv4 alone is served", purpose.what);
-                continue;
             }
             Err(error) => return Err(purpose.error(address, error)),
-        };
-        port = address.port();
-        for _ in 0..each.max(1) {
-            bound.push(bind(address, true).map_err(|error| purpose.error(address, error))?);
         }
     }
     Ok((bound, port))
+}
+
+/// Sockets that share an address, and its port.
+fn several<T>(
+    address: SocketAddr,
+    each: usize,
+    bind: fn(SocketAddr, bool) -> io::Result<T>,
+    local: fn(&T) -> io::Result<SocketAddr>,
+) -> io::Result<(Vec<T>, u16)> {
+    // Sockets that share a port don't notice another process that shares it too: look alone first.
+    let address = bind(address, false).and_then(|socket| local(&socket))?;
+    let bound = (0..each.max(1)).map(|_| bind(address, true)).collect::<io::Result<_>>()?;
+    Ok((bound, address.port()))
 }
 
 fn absent(error: &io::Error) -> bool {

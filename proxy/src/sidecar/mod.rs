@@ -17,13 +17,7 @@ mod status;
 mod watch;
 mod web;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sidegate_certs::UnixTime;
@@ -46,10 +40,8 @@ use crate::{
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     identity::{self, Follower, Ground, IdentityFiles},
     inspection::Inspection,
-    mesh::Membership,
     metrics as meters,
     origins::Origins,
-    peers,
     policy_store::PolicyStore,
     redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
@@ -109,14 +101,10 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     let (first, tried, options) = load(&config)?;
     let mut kernel = Kernel::open(&config, permitted, first.set.udp_destinations())?;
     privileges::renounce().map_err(system("dropping capabilities"))?;
-    let follower = config.identity.clone().map(followed);
-    let membership = follower.as_ref().map(|follower| Membership::new(follower.identities()));
-    let gate = Arc::new(open_gate(&config, first.set, membership)?);
+    let gate = Arc::new(open_gate(&config, first.set)?);
     kernel.record_refusals(&gate);
-    let peers = config.peers.clone().map(|path| followed_peers(path, &gate));
-    let identities = follower.as_ref().map(Follower::identities);
-    let status =
-        Arc::new(Status::new(kernel.capture(), identities, peers.as_ref().map(peers::Follower::told)));
+    let follower = config.identity.clone().map(followed);
+    let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
@@ -136,12 +124,17 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
             metrics,
         });
         serve_endpoints(&sources, doors.ready, doors.metrics, admin.as_ref()).map_err(system("endpoints"))?;
-        let reloader =
-            Reloader { gate: Arc::clone(&gate), status: Arc::clone(&status), files, options, tried, kernel };
+        let reloader = Reloader {
+            gate: Arc::clone(&gate),
+            status: Arc::clone(&status),
+            files,
+            options,
+            tried,
+            kernel,
+            captured: config.inbound.capture,
+        };
         tokio::spawn(reloader.run(watch, signals.hangup));
         follower.map(|follower| tokio::spawn(follower.run()));
-        peers.map(|follower| tokio::spawn(follower.run()));
-        gate.membership.clone().map(|membership| tokio::spawn(membership.watch()));
         status.serving();
         banner(&config, &gate, &status);
         stopped(signals.terminate, signals.interrupt).await;
@@ -163,13 +156,6 @@ fn followed(files: IdentityFiles) -> Follower {
     follower
 }
 
-/// The peers file, looked at once; the same holds for it.
-fn followed_peers(path: PathBuf, gate: &Arc<Gate>) -> peers::Follower {
-    let mut follower = peers::Follower::new(path, Arc::clone(gate));
-    follower.look(UnixTime::now());
-    follower
-}
-
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::System { purpose, source }
 }
@@ -186,12 +172,16 @@ impl Doors {
     fn open(config: &mut Config) -> Result<Doors, ListenError> {
         let each = config.settings.workers;
         let outbound = Purpose { what: "outbound listener", field: "listen.outbound" };
+        let inbound = Purpose { what: "inbound listener", field: "listen.inbound" };
         let dns = Purpose { what: "DNS listener", field: "listen.dns" };
         let ready = Purpose { what: "readiness listener", field: "listen.ready" };
         let metrics = Purpose { what: "metrics listener", field: "listen.metrics" };
         let listen = &mut config.listen;
         let mut listeners = Listeners::default();
         (listeners.outbound, listen.outbound) = listen::loopback_tcp(outbound, listen.outbound, each)?;
+        if config.inbound.capture {
+            (listeners.inbound, listen.inbound) = listen::every_tcp(inbound, listen.inbound, each)?;
+        }
         (listeners.dns_udp, listeners.dns_tcp, listen.dns) = listen::loopback_both(dns, listen.dns, each)?;
         let ready = listen::tcp(ready, listen.ready)?;
         let metrics = listen::tcp(metrics, listen.metrics)?;
@@ -227,7 +217,8 @@ fn load(config: &Config) -> Result<(First, Contents, CompileOptions), StartError
 fn own_listeners(config: &Config) -> Vec<SocketAddr> {
     let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
     let listen = &config.listen;
-    vec![any(listen.outbound), any(listen.dns), any(listen.ready.port()), any(listen.metrics.port())]
+    let ports = [listen.outbound, listen.inbound, listen.dns, listen.ready.port(), listen.metrics.port()];
+    ports.into_iter().map(any).collect()
 }
 
 /// Takes resolvers and search domains from the system where the configuration names none.
@@ -240,7 +231,7 @@ fn fill_from_system(config: &mut Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_gate(config: &Config, first: PolicySet, membership: Option<Membership>) -> Result<Gate, StartError> {
+fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
     let settings = config.settings.clone();
     let sink: Box<dyn Sink> = match &config.access_log {
         config::Target::Stdout => Box::new(JsonLines::stdout()),
@@ -266,7 +257,6 @@ fn open_gate(config: &Config, first: PolicySet, membership: Option<Membership>) 
         original_dst: Arc::new(original_dst),
         origins: Origins::of_system(),
         inspection: Inspection::new(),
-        membership,
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }
@@ -302,7 +292,6 @@ fn install_metrics() -> PrometheusHandle {
     }
     metrics::describe_counter!(RELOADS, "Attempts to apply policies, by result.");
     identity::describe();
-    peers::describe();
     handle
 }
 
@@ -372,18 +361,20 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         policies = documents.len(),
         audits,
         outbound = config.listen.outbound,
+        inbound = config.inbound.capture.then_some(config.listen.inbound),
         dns = config.listen.dns,
         ready = %config.listen.ready,
         metrics = %config.listen.metrics,
         admin = %config.admin_socket.as_deref().unwrap_or(Path::new("-")).display(),
         workers = config.settings.workers,
-        "{}",
+        "{}{}",
         status.claim(),
+        if config.inbound.capture { "; inbound TCP likewise" } else { "" },
     );
     if idle {
         tracing::error!("not ready: {NONE_APPLIES}");
     }
-    inbound::tell(&documents);
+    inbound::tell(&documents, config.inbound.capture);
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,
@@ -409,18 +400,12 @@ pub struct Checked {
 /// What a configuration and its policies come to.
 ///
 /// # Errors
-/// Every diagnostic of the policies, of the identity's files and of the peers file.
+/// Every diagnostic of the policies and of the identity's files.
 pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
     let contents = PolicyFiles { paths: config.policies.clone() }.read();
     let compiled = if contents.is_empty() { Ok(Vec::new()) } else { documents(&contents, &options) };
-    let (mut absent, mut wrong) = identity_faults(config);
-    if let Some(Err(refused)) = config.peers.as_deref().map(peers::load) {
-        match refused.absent {
-            true => absent.extend(config.peers.as_deref().map(absent_peers)),
-            false => wrong.extend(refused.diagnostics),
-        }
-    }
+    let (absent, wrong) = identity_faults(config);
     let documents = match compiled {
         Ok(documents) if wrong.is_empty() => documents,
         Ok(_) => return Err(wrong),
@@ -428,7 +413,10 @@ pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     };
     let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
     let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    Ok(Checked { summary, warnings: inbound::warning(&documents).into_iter().chain(absent).collect() })
+    Ok(Checked {
+        summary,
+        warnings: inbound::warning(&documents, config.inbound.capture).into_iter().chain(absent).collect(),
+    })
 }
 
 fn documents(
@@ -436,10 +424,6 @@ fn documents(
     options: &CompileOptions,
 ) -> Result<Vec<status::DocumentSummary>, Vec<Diagnostic>> {
     contents.compile(options).map(|loaded| loaded.documents)
-}
-
-fn absent_peers(path: &Path) -> String {
-    format!("{}: it is not there: until it is, the proxy is not ready", path.display())
 }
 
 /// Of the identity's files those that are not there, which may come later, and what is wrong with those that are.

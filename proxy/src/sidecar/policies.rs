@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sidegate_policy::{CompileOptions, Diagnostic, Document, PolicySet, Source, document};
+use sidegate_policy::{
+    CompileOptions, Diagnostic, Document, PolicySet, Source,
+    document::{self, Protocol},
+};
 
 use super::status::DocumentSummary;
 
@@ -131,6 +134,7 @@ fn summary(document: &Document, options: &CompileOptions) -> DocumentSummary {
         file: document.source.name.to_string(),
         egress: document.egress.len(),
         ingress: document.ingress.len(),
+        ingress_datagrams: document.ingress.iter().filter(|rule| rule.protocol == Protocol::Udp).count(),
         audit: document.audit_until.is_some(),
         applies: options.counts(document),
     }

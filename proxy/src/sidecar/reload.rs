@@ -30,6 +30,8 @@ pub(super) struct Reloader {
     /// What was tried last, so that a touched file is no change.
     pub(super) tried: Contents,
     pub(super) kernel: Kernel,
+    /// Inbound connections are captured.
+    pub(super) captured: bool,
 }
 
 impl Reloader {
@@ -96,7 +98,7 @@ impl Reloader {
         self.gate.policies.replace(loaded.set);
         self.status.applied(generation, loaded.documents.clone());
         counted(ReloadResult::Applied);
-        inbound::tell(&loaded.documents);
+        inbound::tell(&loaded.documents, self.captured);
         // Told last: whoever reads it may rely on it.
         tracing::info!(generation = generation.0, documents, applying, "new policies judge from now on");
         if applying == 0 {

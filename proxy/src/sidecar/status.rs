@@ -13,7 +13,7 @@ use sidegate_certs::UnixTime;
 use sidegate_policy::{Diagnostic, Generation};
 
 use super::kernel::Capture;
-use crate::{clock::rfc3339_millis, identity::Identities, peers};
+use crate::{clock::rfc3339_millis, identity::Identities};
 
 /// Shared by the endpoints, the reloader and the drain.
 #[derive(Debug, Default)]
@@ -21,8 +21,6 @@ pub(super) struct Status {
     capture: Capture,
     /// Where an identity is configured.
     identities: Option<Arc<Identities>>,
-    /// Where a peers file is.
-    peers: Option<Arc<peers::Told>>,
     serving: AtomicBool,
     draining: AtomicBool,
     policies: Mutex<Policies>,
@@ -72,6 +70,9 @@ pub(super) struct DocumentSummary {
     pub(super) egress: usize,
     /// Number of ingress rules.
     pub(super) ingress: usize,
+    /// How many of these are for datagrams.
+    #[serde(skip)]
+    pub(super) ingress_datagrams: usize,
     /// It is in audit mode: its denials are recorded, not enforced, until its last day.
     pub(super) audit: bool,
     /// Its `appliesTo` matches this workload, or it has none.
@@ -126,17 +127,8 @@ pub(super) struct Readiness {
 
 impl Status {
     /// Nothing serves yet.
-    pub(super) fn new(
-        capture: Capture,
-        identities: Option<Arc<Identities>>,
-        peers: Option<Arc<peers::Told>>,
-    ) -> Status {
-        Status { capture, identities, peers, ..Status::default() }
-    }
-
-    /// What is said of the peers file; `None`: there is none.
-    pub(super) fn peers(&self) -> Option<&peers::Told> {
-        self.peers.as_deref()
+    pub(super) fn new(capture: Capture, identities: Option<Arc<Identities>>) -> Status {
+        Status { capture, identities, ..Status::default() }
     }
 
     /// The listeners are up and the workers run.
@@ -197,7 +189,6 @@ impl Status {
         if let Some(identities) = &self.identities {
             reasons.extend(identities.wanting(UnixTime::now()));
         }
-        reasons.extend(self.peers.as_ref().and_then(|peers| peers.wanting()));
         Readiness { ready: reasons.is_empty(), reasons, generation }
     }
 
@@ -216,6 +207,7 @@ mod tests {
             file: "p.yaml".to_owned(),
             egress: 1,
             ingress: 0,
+            ingress_datagrams: 0,
             audit: false,
             applies,
         }

@@ -223,7 +223,10 @@ fn flushed_rules_come_back_within_a_second() {
 fn by_default(rules: &str) -> Place {
     let place = place(rules, &policy("first", "db.example.com"));
     let config = fs::read_to_string(place.path("proxy.yaml")).unwrap();
-    place.write("proxy.yaml", &config.replace("outbound: 0, dns: 0", "outbound: 15001, dns: 15053"));
+    place.write(
+        "proxy.yaml",
+        &config.replace("outbound: 0, inbound: 0, dns: 0", "outbound: 15001, inbound: 15006, dns: 15053"),
+    );
     place
 }
 

@@ -27,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "allowed_datagrams_follow_the_policy", run: allowed_datagrams_follow_the_policy },
     Case { name: "the_exempt_user_dials", run: the_exempt_user_dials },
     Case {
+        name: "a_stranger_says_nothing_in_an_arrived_flow",
+        run: a_stranger_says_nothing_in_an_arrived_flow,
+    },
+    Case {
         name: "arriving_tcp_goes_to_the_inbound_listener",
         run: arriving_tcp_goes_to_the_inbound_listener,
     },
@@ -159,9 +163,27 @@ fn who_came_from_outside_is_answered() {
     assert!(refused);
 }
 
+/// The control is the case after it: the same flow, answered by the user that may.
+fn a_stranger_says_nothing_in_an_arrived_flow() {
+    let mut world = World::new();
+    put_in_place(&Spec { inbound: Some(INBOUND_PORT), ..sidecar() });
+    // One for redirected connections, one where the rules lead none.
+    for (listens, dialled) in [(INBOUND_PORT, 8080), (15008, 15008)] {
+        let _stranger = std::net::TcpListener::bind(("0.0.0.0", listens)).unwrap();
+        let refused = world.run(|| {
+            let at = SocketAddr::from((APP_V4, dialled));
+            #[allow(clippy::disallowed_methods, reason = "plays an outsider")]
+            std::net::TcpStream::connect_timeout(&at, std::time::Duration::from_millis(300)).is_err()
+        });
+        assert!(refused, "{dialled}");
+    }
+    assert_eq!(world.frames(), [], "not even an acknowledgement");
+}
+
 fn arriving_tcp_goes_to_the_inbound_listener() {
     let world = World::new();
-    put_in_place(&Spec { inbound: Some(INBOUND_PORT), ..sidecar() });
+    // Everybody here is uid 0, so that the proxy's part can be played.
+    put_in_place(&Spec { inbound: Some(INBOUND_PORT), exempt: Exempt::Uid(0), ..sidecar() });
     let inbound = std::net::TcpListener::bind(("0.0.0.0", INBOUND_PORT)).unwrap();
     let readiness = std::net::TcpListener::bind(("0.0.0.0", 15021)).unwrap();
     let client = world.run(|| dial((APP_V4, 8080).into()).unwrap());

@@ -269,7 +269,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 #[test]
 fn ingress_rules_are_said_to_be_enforced_by_nobody() {
     const GAUGE: &str = "sidegate_ingress_rules_not_enforced";
-    let place = Place::new(&config("p.yaml"));
+    let place = Place::new(&(config("p.yaml") + "inbound: { capture: false }\n"));
     let open = policy("first", "db.example.com");
     let ruled = open.clone() + INGRESS;
     place.write("p.yaml", &open);
@@ -288,6 +288,19 @@ fn ingress_rules_are_said_to_be_enforced_by_nobody() {
     assert!(said.starts_with("warning: 1 ingress rule of policy `first` is NOT enforced"), "{said}");
     drop(sidecar);
     Sidecar::start(&place).logged("1 ingress rule of policy `first` is NOT enforced");
+
+    // Captured, they are, but for those of datagrams.
+    place.write("proxy.yaml", &config("p.yaml"));
+    let captured = run(&["check-config", &place.config()]);
+    assert_eq!(String::from_utf8_lossy(&captured.stderr), "");
+    place.write(
+        "p.yaml",
+        &ruled.replace(
+            "10.0.0.0/8 ] } ]\n      ports: [ 8080 ]\n      protocol: tcp",
+            "10.0.0.0/8 ] } ]\n      ports: [ 8080 ]\n      protocol: udp",
+        ),
+    );
+    Sidecar::start(&place).logged("1 ingress rule of policy `first` is NOT enforced: datagrams");
 }
 
 #[test]

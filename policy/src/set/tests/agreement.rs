@@ -7,8 +7,9 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::build::{ip, name};
 use crate::{
-    CanonicalPath, CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostName, HostPattern,
-    Observed, PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Upgrade, Verdict,
+    Arrival, CanonicalPath, CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostName,
+    HostPattern, Observed, PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Upgrade,
+    Verdict,
     decision::{Dial, TlsMode},
     demands::RequestLimit,
     deny_table::Grant,
@@ -268,6 +269,7 @@ struct Asked {
     port: u16,
     observed: Observed,
     peer: Option<SpiffeId>,
+    arrival: Arrival,
     http: Option<(&'static str, CanonicalPath, Option<Upgrade>)>,
 }
 
@@ -280,6 +282,7 @@ impl Asked {
             port: self.port,
             observed: self.observed,
             peer: self.peer.as_ref(),
+            arrival: self.arrival,
             http: self.http.as_ref().map(|(method, path, upgrade)| HttpFacts {
                 method,
                 path,
@@ -312,16 +315,20 @@ fn asked() -> impl Strategy<Value = Asked> {
         prop::option::weighted(0.8, select(ADDRESSES).prop_map(ip)),
         select(&[443_u16, 80, 444, 123, 22][..]),
         observed,
-        prop::option::weighted(0.3, select(PEERS).prop_map(|text| SpiffeId::parse(text).expect("an ID"))),
+        (
+            prop::option::weighted(0.3, select(PEERS).prop_map(|text| SpiffeId::parse(text).expect("an ID"))),
+            select(&[Arrival::Plain, Arrival::Terminated, Arrival::Mesh][..]),
+        ),
         prop::option::weighted(0.2, (select(&["GET", "POST"][..]), path, upgrade())),
     )
-        .prop_map(|(direction, host, address, port, observed, peer, http)| Asked {
+        .prop_map(|(direction, host, address, port, observed, (peer, arrival), http)| Asked {
             direction,
             host,
             address,
             port,
             observed,
             peer,
+            arrival,
             http,
         })
 }

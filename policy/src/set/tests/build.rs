@@ -5,8 +5,8 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use ipnet::IpNet;
 
 use crate::{
-    CompileOptions, Date, Decision, Demands, Direction, Document, HostEvidence, HostName, HostPattern,
-    Observed, PolicySet, Reason, Request, Source, Verdict,
+    Arrival, CompileOptions, Date, Decision, Demands, Direction, Document, HostEvidence, HostName,
+    HostPattern, Observed, PolicySet, Reason, Request, Source, Verdict,
     decision::TlsMode,
     document::{Action, Destination, Protocol, Rule, Spanned},
 };
@@ -109,6 +109,7 @@ pub(super) fn to(address: &str, port: u16) -> Request<'static> {
         port,
         observed: Observed::Opaque,
         peer: None,
+        arrival: Arrival::Plain,
         http: None,
         today: TODAY,
     }

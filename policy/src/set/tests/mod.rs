@@ -2,5 +2,6 @@
 
 mod agreement;
 mod build;
+mod inbound;
 mod precedence;
 mod requests;

@@ -2,8 +2,8 @@
 
 use super::build::*;
 use crate::{
-    CanonicalPath, CompileOptions, Demands, Direction, HostEvidence, HostName, Observed, PathPattern,
-    PolicySet, Reason, Request, Source, SpiffeId, Treatment, Upgrade,
+    Arrival, CanonicalPath, CompileOptions, Demands, Direction, HostEvidence, HostName, Observed,
+    PathPattern, PolicySet, Reason, Request, Source, SpiffeId, Treatment, Upgrade,
     Verdict::{Allowed, Denied},
     decision::TlsMode,
     demands::{OriginTls, RequestLimit},
@@ -163,6 +163,7 @@ fn a_probe_passes_by_exact_port_and_path_alone() {
         host: None,
         address: Some(ip(address)),
         port: 8080,
+        arrival: Arrival::Plain,
         ..probe.request("GET", None)
     };
     assert_eq!(set.decide(&from("10.0.0.1")).reason, Reason::ProbeAllows);

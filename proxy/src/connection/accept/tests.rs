@@ -2,6 +2,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
+        outbound,
         tests::{POLICY, ZONE},
         world::World,
     },
@@ -15,7 +16,7 @@ async fn waits_after(errors: &[i32]) -> Vec<Duration> {
     let mut waits = Vec::new();
     for errno in errors {
         let start = Instant::now();
-        take_in(&world.worker, Err(io::Error::from_raw_os_error(*errno))).await;
+        take_in(&world.worker, Err(io::Error::from_raw_os_error(*errno)), outbound::STORY).await;
         waits.push(start.elapsed());
     }
     waits

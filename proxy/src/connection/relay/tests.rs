@@ -26,7 +26,7 @@ async fn relay() -> (World, Relay, TcpStream, TcpStream) {
     let (server, upstream) = pair().await;
     let source = ClientAddr::new(client.local_addr().unwrap());
     let link = Link {
-        record: Record::open(&world.worker, source),
+        record: Record::open(&world.worker, source, sidegate_policy::Direction::Egress),
         client: client_side,
         slot: world.worker.limits.connection(source.ip()).unwrap(),
         worker: world.worker.clone(),

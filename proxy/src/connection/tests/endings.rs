@@ -77,7 +77,11 @@ async fn a_panic_in_a_stage_leaves_its_record_and_the_proxy_alive() {
 #[tokio::test]
 async fn a_cancelled_task_leaves_its_record() {
     let world = World::start(POLICY, ZONE).await;
-    let record = Record::open(&world.worker, ClientAddr::new("10.0.0.9:9".parse().unwrap()));
+    let record = Record::open(
+        &world.worker,
+        ClientAddr::new("10.0.0.9:9".parse().unwrap()),
+        sidegate_policy::Direction::Egress,
+    );
     let task = tokio::spawn(async move {
         let _record = record;
         std::future::pending::<()>().await;

@@ -141,6 +141,7 @@ fn what_was_opened_never_goes_on_as_it_is() {
         let facts = Facts {
             client: None,
             peer: None,
+            arrival: sidegate_policy::Arrival::Plain,
             host: Some((HostEvidence::Sni, HostName::parse("www.ok.example").unwrap())),
             original: OriginalDst::new("93.184.216.34:443".parse().unwrap()),
             synthetic: false,

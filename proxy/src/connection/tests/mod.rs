@@ -13,7 +13,6 @@ mod hidden;
 mod http;
 mod inspected;
 mod limits;
-mod mesh;
 mod naive;
 mod names;
 mod opaque;

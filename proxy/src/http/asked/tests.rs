@@ -15,6 +15,7 @@ fn connection(host: Option<(HostEvidence, &str)>, original: &str, synthetic: boo
     Facts {
         client: None,
         peer: None,
+        arrival: sidegate_policy::Arrival::Plain,
         host: host.map(|(evidence, host)| (evidence, HostName::parse(host).unwrap())),
         original: OriginalDst::new(original.parse().unwrap()),
         synthetic,

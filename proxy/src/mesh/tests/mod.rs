@@ -5,5 +5,4 @@ mod identity;
 mod istio;
 mod lifecycle;
 mod refusals;
-mod roster;
-pub(crate) mod world;
+mod world;

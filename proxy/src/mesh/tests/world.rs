@@ -11,8 +11,7 @@ use std::{
 
 use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
 use sidegate_certs::{
-    Authority, Identity, IdentityCell, PrivateKey, Profile, Revocations, TrustBundle, TrustStore,
-    authority::Revoked, lifetime, tls::TrustCell,
+    Authority, Identity, IdentityCell, PrivateKey, Profile, TrustBundle, TrustStore, lifetime, tls::TrustCell,
 };
 use sidegate_policy::{SpiffeId, TrustDomain};
 use tokio::{
@@ -32,26 +31,22 @@ use crate::{
 /// The present when a test begins.
 const NOW: u64 = 1_800_000_000;
 /// Longer than anything takes on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn id(path: &str) -> SpiffeId {
+pub(super) fn id(path: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap()
 }
 
 /// A clock that a test moves.
 #[derive(Debug)]
-pub(crate) struct Clock(AtomicU64);
+pub(super) struct Clock(AtomicU64);
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Clock(AtomicU64::new(NOW))
-    }
-
-    pub(crate) fn advance(&self, seconds: u64) {
+    pub(super) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, SeqCst);
     }
 
-    pub(crate) fn now(&self) -> UnixTime {
+    pub(super) fn now(&self) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(self.0.load(SeqCst)))
     }
 }
@@ -63,32 +58,21 @@ impl TimeProvider for Clock {
 }
 
 /// A trust domain.
-pub(crate) struct Domain(Authority);
+pub(super) struct Domain(Authority);
 
 impl Domain {
-    pub(crate) fn new(name: &str, now: UnixTime) -> Self {
+    pub(super) fn new(name: &str, now: UnixTime) -> Self {
         let domain = TrustDomain::parse(name).unwrap();
         Domain(Authority::root(&domain, PrivateKey::generate().unwrap(), now, lifetime::ROOT).unwrap())
     }
 
-    pub(crate) fn bundle(&self) -> TrustBundle {
+    pub(super) fn bundle(&self) -> TrustBundle {
         let root = self.0.root_certificate().unwrap().clone();
         TrustBundle::from_roots(self.0.trust_domain().clone(), vec![root]).unwrap()
     }
 
-    /// A list of these certificates.
-    pub(crate) fn revoked(&self, identities: &[&Identity], now: UnixTime) -> Revocations {
-        let entry = |identity: &&Identity| Revoked { serial: identity.svid().serial().to_vec(), at: now };
-        let entries: Vec<_> = identities.iter().map(entry).collect();
-        let next = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 86_400));
-        let list = self.0.revocation_list(&entries, 1, now, next).unwrap();
-        let mut revocations = Revocations::default();
-        revocations.admit(&list, &[self.0.root_certificate().unwrap().clone()]).unwrap();
-        revocations
-    }
-
     /// Lives for an hour.
-    pub(crate) fn identity(&self, path: &str, now: UnixTime) -> Identity {
+    pub(super) fn identity(&self, path: &str, now: UnixTime) -> Identity {
         let key = PrivateKey::generate().unwrap();
         let id = SpiffeId::parse(&format!("spiffe://{}/{path}", self.0.trust_domain().as_str())).unwrap();
         let svid = self.0.issue(key.public(), &Profile::new(id, lifetime::LEAF).unwrap(), now).unwrap();
@@ -97,21 +81,21 @@ impl Domain {
 }
 
 /// What lies behind the server: one application, whatever is asked for.
-pub(crate) struct Behind {
+pub(super) struct Behind {
     app: SocketAddr,
     /// Everything that was asked for.
-    pub(crate) asked: Mutex<Vec<Asked>>,
+    pub(super) asked: Mutex<Vec<Asked>>,
     /// What every peer is told.
-    pub(crate) refusal: Mutex<Option<Refusal>>,
+    pub(super) refusal: Mutex<Option<Refusal>>,
     /// Dials wait while this is true.
-    pub(crate) held: watch::Sender<bool>,
+    pub(super) held: watch::Sender<bool>,
     /// Dials under way.
-    pub(crate) dialling: watch::Sender<usize>,
+    pub(super) dialling: watch::Sender<usize>,
     ended: mpsc::UnboundedSender<Ended>,
 }
 
 /// A dial that is under way until this is dropped.
-pub(crate) struct Dial(watch::Sender<usize>);
+pub(super) struct Dial(watch::Sender<usize>);
 
 impl Drop for Dial {
     fn drop(&mut self) {
@@ -149,31 +133,31 @@ impl Tunnels for Behind {
 }
 
 /// A client's sidecar, a server's, and the application of the latter.
-pub(crate) struct World {
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) domain: Domain,
-    pub(crate) trust: Arc<TrustCell>,
-    pub(crate) ours: Arc<IdentityCell>,
-    pub(crate) theirs: Arc<IdentityCell>,
-    pub(crate) mesh: Arc<Mesh>,
-    pub(crate) server: Arc<MeshServer>,
-    pub(crate) server_roster: Arc<Roster>,
+pub(super) struct World {
+    pub(super) clock: Arc<Clock>,
+    pub(super) domain: Domain,
+    pub(super) trust: Arc<TrustCell>,
+    pub(super) ours: Arc<IdentityCell>,
+    pub(super) theirs: Arc<IdentityCell>,
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) server: Arc<MeshServer>,
+    pub(super) server_roster: Arc<Roster>,
     /// Where the server listens.
-    pub(crate) at: UpstreamAddr,
+    pub(super) at: UpstreamAddr,
     /// Where the application listens.
-    pub(crate) app: TcpListener,
-    pub(crate) behind: Arc<Behind>,
+    pub(super) app: TcpListener,
+    pub(super) behind: Arc<Behind>,
     /// How streams ended, as the server tells.
-    pub(crate) ended: mpsc::UnboundedReceiver<Ended>,
+    pub(super) ended: mpsc::UnboundedReceiver<Ended>,
     /// How connections ended, as the server tells.
-    pub(crate) served: mpsc::UnboundedReceiver<Result<(), ServeError>>,
+    pub(super) served: mpsc::UnboundedReceiver<Result<(), ServeError>>,
     /// TCP connections that the server accepted.
-    pub(crate) accepted: watch::Receiver<usize>,
+    pub(super) accepted: watch::Receiver<usize>,
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
-        let clock = Arc::new(Clock::new());
+    pub(super) async fn new() -> Self {
+        let clock = Arc::new(Clock(AtomicU64::new(NOW)));
         let domain = Domain::new("example.org", clock.now());
         let trust = Arc::new(TrustCell::new(TrustStore::new([domain.bundle()])));
         let (ours, theirs) = (Arc::new(IdentityCell::empty()), Arc::new(IdentityCell::empty()));
@@ -217,45 +201,44 @@ impl World {
     }
 
     /// Another client's sidecar.
-    pub(crate) fn mesh_of(&self, identity: Identity) -> Mesh {
+    pub(super) fn mesh_of(&self, identity: Identity) -> Mesh {
         let cell = Arc::new(IdentityCell::empty());
         cell.replace(identity);
         Mesh::new(setup(&cell, &self.trust, &self.clock))
     }
 
-    pub(crate) async fn open(&self) -> Result<MeshStream, OpenError> {
+    pub(super) async fn open(&self) -> Result<MeshStream, OpenError> {
         self.mesh.open(&id("server"), self.at, destination()).await
     }
 
     /// A stream of another client, which expects `server`, and the application's end of it.
-    pub(crate) async fn pair_of(&self, mesh: &Mesh, server: &str) -> (MeshStream, TcpStream) {
+    pub(super) async fn pair_of(&self, mesh: &Mesh, server: &str) -> (MeshStream, TcpStream) {
         let server = id(server);
         let (stream, app) = tokio::join!(mesh.open(&server, self.at, destination()), self.app.accept());
         (stream.unwrap(), app.unwrap().0)
     }
 
     /// A stream, and the application's end of it.
-    pub(crate) async fn pair(&self) -> (MeshStream, TcpStream) {
+    pub(super) async fn pair(&self) -> (MeshStream, TcpStream) {
         self.pair_of(&self.mesh, "server").await
     }
 
-    pub(crate) fn handshakes(&self) -> usize {
+    pub(super) fn handshakes(&self) -> usize {
         *self.accepted.borrow()
     }
 }
 
-pub(crate) fn destination() -> OriginalDst {
+pub(super) fn destination() -> OriginalDst {
     OriginalDst::new("10.0.0.7:8080".parse().unwrap())
 }
 
-pub(crate) fn setup(ours: &Arc<IdentityCell>, trust: &Arc<TrustCell>, clock: &Arc<Clock>) -> MeshSetup {
+pub(super) fn setup(ours: &Arc<IdentityCell>, trust: &Arc<TrustCell>, clock: &Arc<Clock>) -> MeshSetup {
     MeshSetup {
         identity: Arc::clone(ours),
         trust: Arc::clone(trust),
         time: Arc::<Clock>::clone(clock),
         roster: Arc::new(Roster::new()),
         dial: Arc::new(dial),
-        limits: None,
         patience: PATIENCE,
     }
 }

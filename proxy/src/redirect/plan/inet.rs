@@ -97,6 +97,11 @@ fn leave(spec: &Spec) -> Chain {
             rule("the proxy's flows, the kernel's packets in them too", [CtMark(MARK_EXEMPT), Accept]),
         ]);
     }
+    if let (Exempt::Uid(uid), Some(_)) = (spec.exempt, spec.inbound) {
+        // All of them were led to the proxy: nobody else has anything to say in one.
+        let stranger = [L4(Tcp), CtDirection(Reply), CtMark(MARK_ARRIVED), OwnerNot(uid), Goto(REFUSE)];
+        rules.push(rule("a stranger in an arrived flow", stranger));
+    }
     rules.extend([
         rule("answers to who came from outside", [CtDirection(Reply), CtMark(MARK_ARRIVED), Accept]),
         rule(

@@ -92,7 +92,7 @@ fn every_error_comes_at_once_with_its_place() {
 kind: ProxyConfig
 policies: []
 colour: red
-listen: { outbound: 70000, inbound: 1, ready: here }
+listen: { outbound: 70000, sideways: 1, ready: here }
 timeouts: { idle: 90, drain: 0s }
 limits: { connections: many }
 log: { level: loud }
@@ -108,7 +108,7 @@ workload: api
             "4:1 unknown-field",
             "5:21 value",
             "5:28 unknown-field",
-            "5:47 value",
+            "5:48 value",
             "6:19 wrong-type",
             "6:30 value",
             "7:24 value",
@@ -135,13 +135,4 @@ fn what_is_no_configuration_is_refused() {
         let wrong = parse(text).expect_err(text);
         assert!(wrong.iter().any(|one| one.code == code), "{text}: {wrong:?}");
     }
-}
-
-#[test]
-fn peers_take_an_identity() {
-    let least = "apiVersion: sidegate.dev/v1\nkind: ProxyConfig\npolicies: [ p.yaml ]\npeers: peers.yaml\n";
-    assert_eq!(places(least), ["1:1 missing-field"]);
-    let identity = "identity: { certificate: a, key: b, bundle: c, trustDomain: example.org }\n";
-    let config = parse(&format!("{least}{identity}")).expect("it is right");
-    assert_eq!(config.peers, Some(PathBuf::from("/etc/sidegate/peers.yaml")));
 }
