@@ -15,7 +15,7 @@ use rustls::{
 };
 
 pub use mesh::{TrustCell, mesh_client, mesh_server, peer_id};
-pub use origin::{Origin, OriginError, Pin};
+pub use origin::{NotPinned, Origin, OriginError, Pin};
 pub use serve::{Credential, CredentialError, inspect, serve};
 
 /// The application protocol of the mesh. RFC 9113 section 3.2.

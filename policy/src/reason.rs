@@ -110,6 +110,7 @@ reasons! {
     UpstreamClosed, "upstream-closed", Upstream, "The server closed the connection instead of answering.", "Check the server.";
     UpstreamHandshake, "upstream-handshake", Upstream, "The TLS handshake with the server failed.", "Check the server's TLS.";
     UpstreamCertificate, "upstream-certificate", Upstream, "The server's certificate is not one that is believed for this name.", "Check the certificate, or name the roots that issued it.";
+    UpstreamPin, "upstream-pin", Upstream, "The server's certificate is valid, but no key of its chain is one that the rule pins.", "Make sure that it is the right server; if its keys have changed, add the new one to the rule's `pins`.";
 
     InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
 

@@ -108,9 +108,9 @@ impl ResolvesServerCert for Served {
 
 /// One identity, for a client.
 #[derive(Debug)]
-struct Presented {
-    identity: Identity,
-    time: Arc<dyn TimeProvider>,
+pub(super) struct Presented {
+    pub(super) identity: Identity,
+    pub(super) time: Arc<dyn TimeProvider>,
 }
 
 impl ResolvesClientCert for Presented {

@@ -1,6 +1,6 @@
 //! TLS 1.3 to servers outside the mesh, known by their host name.
 
-use std::{fmt, sync::Arc};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,7 +13,7 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::{SetupError, client, provider};
+use super::{SetupError, client, mesh::Presented, provider};
 use crate::{Identity, x509};
 
 /// A pinned key: the SHA-256 digest of a SubjectPublicKeyInfo. RFC 7469 section 2.4.
@@ -44,6 +44,21 @@ impl fmt::Display for Pin {
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The server's chain is valid, and none of its keys is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no key of the server's chain is pinned")]
+pub struct NotPinned;
+
+impl NotPinned {
+    /// Whether this is why a handshake failed.
+    pub fn is(error: &Error) -> bool {
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.is::<NotPinned>(),
+            _ => false,
+        }
     }
 }
 
@@ -118,7 +133,7 @@ impl Origin {
     }
 
     /// For connections to servers verified so. `identity`: shown to servers that ask who we are. `protocols`: what is
-    /// offered by ALPN, most preferred first; none: no ALPN.
+    /// offered by ALPN, most preferred first; none: no ALPN. An identity is shown until it expires, never after.
     ///
     /// # Errors
     /// This build's cryptography can't do TLS 1.3.
@@ -132,11 +147,12 @@ impl Origin {
             origin: self.clone(),
             algorithms: provider().signature_verification_algorithms,
         });
-        let builder = client(time)?.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = client(Arc::clone(&time))?.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(
-                rustls::sign::SingleCertAndKey::from(Arc::clone(identity.certified())),
-            )),
+            Some(identity) => {
+                let presented = Presented { identity: identity.clone(), time };
+                builder.with_client_cert_resolver(Arc::new(presented))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -145,13 +161,15 @@ impl Origin {
         Ok(config)
     }
 
-    fn accept(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    /// `unpinned` becomes true where a valid chain lacks a pinned key.
+    fn accept(&self, path: &VerifiedPath<'_>, unpinned: &Cell<bool>) -> Result<(), webpki::Error> {
         let pinned = |spki: &[u8]| self.pins.contains(&Pin::of(spki));
         let held = self.pins.is_empty()
             || pinned(&path.end_entity().subject_public_key_info())
             || path.intermediate_certificates().any(|issuer| pinned(&issuer.subject_public_key_info()))
             || pinned(&webpki::spki_for_anchor(path.anchor()));
         // Path building goes on with other chains; if none has the key, this is what it ends with.
+        unpinned.set(unpinned.get() || !held);
         if held { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
     }
 }
@@ -178,13 +196,20 @@ impl ServerCertVerifier for OriginVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let leaf = EndEntityCert::try_from(leaf).map_err(certificate_error)?;
-        let accept = |path: &VerifiedPath<'_>| self.origin.accept(path);
+        let named = leaf.verify_is_valid_for_subject_name(name);
+        let unpinned = Cell::new(false);
+        let accept = |path: &VerifiedPath<'_>| self.origin.accept(path, &unpinned);
         let usage = KeyUsage::server_auth();
         let algorithms = self.algorithms.all;
         leaf.verify_for_usage(algorithms, &self.origin.roots, intermediates, now, usage, None, Some(&accept))
-            .map_err(certificate_error)?;
-        leaf.verify_is_valid_for_subject_name(name)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
+            .map_err(|error| match (&named, unpinned.get()) {
+                (Ok(()), true) => {
+                    let other = rustls::OtherError(Arc::new(NotPinned));
+                    Error::InvalidCertificate(CertificateError::Other(other))
+                }
+                _ => certificate_error(error),
+            })?;
+        named.map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -249,7 +249,13 @@ fn an_origin_is_verified_by_roots_name_and_pins() {
                 .is_ok()
         );
     }
-    assert!(shake(&origin.pinned(vec![Pin::of(other.spki())]), "api.example.test", now()).is_err());
+    let misled = origin.clone().pinned(vec![Pin::of(other.spki())]);
+    let refused = |name, time| shake(&misled, name, time).unwrap_err();
+    assert!(NotPinned::is(&refused("api.example.test", now())));
+    // What else is wrong is not the pin's.
+    for (name, time) in [("other.example.test", now()), ("api.example.test", after(48 * HOUR))] {
+        assert!(!NotPinned::is(&refused(name, time)), "{name}");
+    }
 }
 
 #[test]

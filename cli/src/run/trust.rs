@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use sidegate_proxy::{inspection::Inspection, origins::system_roots_pem};
+use sidegate_proxy::{inspection::Inspection, origins::public_roots_pem};
 use tempfile::NamedTempFile;
 
 /// Variables by which programs are told of more roots: OpenSSL and what is built on it, Node, Requests, curl, Git, the
@@ -25,14 +25,14 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Writes the roots of the system, those that the environment names already, and the run's own authority.
+    /// Writes the public roots, those that the environment names already, and the run's own authority.
     ///
     /// # Errors
     /// No room, or no randomness.
     pub(super) fn write(inspection: &Inspection) -> io::Result<Self> {
         let own = inspection.authority_pem().ok_or_else(|| io::Error::other("no randomness"))?;
         let mut file = tempfile::Builder::new().prefix("sidegate-roots-").suffix(".pem").tempfile()?;
-        file.write_all(system_roots_pem().as_bytes())?;
+        file.write_all(public_roots_pem().as_bytes())?;
         for named in VARIABLES.iter().filter_map(std::env::var_os) {
             if let Ok(roots) = std::fs::read(named) {
                 file.write_all(&roots)?;

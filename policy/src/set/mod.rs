@@ -260,6 +260,13 @@ impl PolicySet {
         self.compiled(rule)?.demands.as_ref()
     }
 
+    /// The rules that demand something of the servers they lead to, and what.
+    pub fn origins(&self) -> impl Iterator<Item = (&RuleFacts, &demands::OriginTls)> {
+        self.rules()
+            .filter_map(|(_, rule)| Some((&rule.facts, &rule.demands.as_ref()?.origin)))
+            .filter(|(_, origin)| **origin != demands::OriginTls::default())
+    }
+
     /// The same of the rule that a decision of this set rests on.
     pub fn demands_of(&self, decision: &Decision) -> &Demands {
         decision.rule.and_then(|rule| self.demands(rule)).map_or(&demands::NONE, AsRef::as_ref)

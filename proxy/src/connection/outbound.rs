@@ -16,7 +16,7 @@ use super::{
     link::Link,
     live::Judgement,
     observe::{Classified, Early, observe},
-    relay::Relay,
+    relay::{Relay, SealedRelay},
     version_gate::{Demand, Passed, Stopped, pass_version},
     words::Words,
 };
@@ -27,6 +27,7 @@ use crate::{
         upstream::verify,
     },
     inspection::Refused,
+    origins::Speaks,
     tls::server_gate::{ACCESS_DENIED_ALERT, PROTOCOL_VERSION_ALERT},
 };
 
@@ -40,14 +41,22 @@ fn start(link: Link) {
     let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
         let established = live.until_closed(establishing).await;
-        if let Some(relay) = established {
-            relay.await;
+        match established {
+            Some(Established::Bare(relay)) => relay.await,
+            Some(Established::Sealed(relay)) => relay.await,
+            None => {}
         }
     });
 }
 
+/// A connection whose bytes are to be moved.
+enum Established {
+    Bare(Relay),
+    Sealed(Box<SealedRelay>),
+}
+
 /// From a socket to an established connection. `None`: it was refused or failed; its record is written.
-async fn establish(mut link: Link) -> Option<Relay> {
+async fn establish(mut link: Link) -> Option<Established> {
     let original = match learn_destination(&mut link) {
         Ok(original) => original,
         Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
@@ -70,6 +79,9 @@ pub(super) async fn carry(judged: Judged) -> Option<Relay> {
         return None;
     }
     let worker = Arc::clone(&link.worker);
+    if permit.treatment().tls == TlsMode::Originate {
+        return originate(&worker, link, permit, early).await;
+    }
     let began = std::time::Instant::now();
     let Connected { permit, mut upstream, address } =
         match connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await {
@@ -83,12 +95,44 @@ pub(super) async fn carry(judged: Judged) -> Option<Relay> {
     match demand(&worker, &permit, &early) {
         None => {
             link.record.entry.handshaken(None);
-            Some(Relay::new(link, upstream, early.bytes, Vec::new()))
+            Some(Established::Bare(Relay::new(link, upstream, early.bytes, Vec::new())))
         }
         Some(demand) => match pass_version(&mut link, &mut upstream, early, demand).await {
             Ok(passed) => relay_after_handshake(&worker, link, upstream, passed),
             Err(stopped) => stop(link, upstream, stopped).await,
         },
+    }
+}
+
+/// Bytes that are not looked at, put into TLS to a server that is verified before any of them is sent.
+async fn originate(worker: &Worker, mut link: Link, permit: Permit, early: Early) -> Option<Established> {
+    let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
+    let missing = || ConnectError::new(Reason::HostMissing, "TLS to a server without a name");
+    let trusted = worker.gate.origins.trusted(&permit.demands().origin);
+    let (host, trusted) = match host.ok_or_else(missing).and_then(|host| Ok((host, trusted?))) {
+        Ok(ready) => ready,
+        Err(error) => return fail(link, &early, error).await,
+    };
+    let began = std::time::Instant::now();
+    let connected = connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await;
+    let Connected { upstream, address, .. } = match connected {
+        Ok(connected) => connected,
+        Err(error) => return fail(link, &early, error).await,
+    };
+    worker.meters.connect.record(began.elapsed().as_secs_f64());
+    link.record.upstream = Some(address);
+    link.record.entry.dialled(address);
+    link.record.entry.catch_up(&worker.gate.policies);
+    let (demand, patience) = ((&trusted, Speaks::Anything), worker.gate.settings.connect_timeout);
+    match worker.gate.origins.originate(upstream, &host, demand, patience).await {
+        Ok(sealed) => {
+            worker.meters.tls13.increment(1);
+            link.record.tls = Some(TlsVersion::Tls13);
+            link.record.entry.handshaken(link.record.tls);
+            link.record.entry.catch_up(&worker.gate.policies);
+            Some(Established::Sealed(Box::new(SealedRelay::new(link, sealed, early.bytes))))
+        }
+        Err(error) => fail(link, &early, error).await,
     }
 }
 
@@ -194,7 +238,7 @@ fn relay_after_handshake(
     mut link: Link,
     upstream: tokio::net::TcpStream,
     passed: Passed,
-) -> Option<Relay> {
+) -> Option<Established> {
     match passed.version {
         Some(TlsVersion::Tls13) => worker.meters.tls13.increment(1),
         Some(TlsVersion::Tls12) => worker.meters.tls12.increment(1),
@@ -211,7 +255,7 @@ fn relay_after_handshake(
     }
     link.record.entry.handshaken(passed.version);
     link.record.entry.catch_up(&worker.gate.policies);
-    Some(Relay::new(link, upstream, passed.to_upstream, passed.to_client))
+    Some(Established::Bare(Relay::new(link, upstream, passed.to_upstream, passed.to_client)))
 }
 
 /// Writes the record, then tells the client.

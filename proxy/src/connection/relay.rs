@@ -13,12 +13,15 @@ use tokio::net::TcpStream;
 
 use super::{farewell, link::Link};
 
+mod copying;
 mod flow;
 mod pipe;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 use flow::{Broken, Flow};
+pub(crate) use sealed::SealedRelay;
 
 /// An established connection. Polled to its end it closes both sockets and writes the record.
 pub(crate) struct Relay {

@@ -31,6 +31,29 @@ pub(crate) fn poll_read<T>(
     })
 }
 
+/// As [`poll_read`], reading again until there is no more for now: for streams whose reads are no system calls.
+pub(crate) fn poll_fill<T>(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8], &mut Context<'_>) -> T,
+) -> Poll<io::Result<T>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut into = ReadBuf::new(buffer);
+        loop {
+            let before = into.filled().len();
+            match std::pin::Pin::new(&mut *stream).poll_read(cx, &mut into) {
+                Poll::Ready(Ok(())) if into.filled().len() > before && into.remaining() > 0 => {}
+                Poll::Ready(Ok(())) => break,
+                // What was read before goes first; whatever ended it is found again.
+                _ if before > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(take(into.filled(), cx)))
+    })
+}
+
 /// As [`poll_read`], appending to `bytes`. Returns how many came.
 pub(crate) async fn read_more(
     stream: &mut (impl AsyncRead + Unpin),

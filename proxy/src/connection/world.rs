@@ -11,6 +11,7 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
+use rustls::pki_types::CertificateDer;
 use sidegate_api::AccessRecord;
 use sidegate_certs::{
     Authority, PrivateKey, Profile, UnixTime, lifetime,
@@ -124,15 +125,39 @@ pub(crate) type Zone = &'static [(&'static str, &'static [&'static str])];
 pub(crate) fn web() -> &'static (Origin, Credential) {
     static WEB: OnceLock<(Origin, Credential)> = OnceLock::new();
     WEB.get_or_init(|| {
+        let Web { root, chain, key } = made_web();
+        let origin = Origin::from_roots(std::slice::from_ref(root)).unwrap();
+        (origin, Credential::new(chain.clone(), key).unwrap())
+    })
+}
+
+/// The root of the tests' web.
+pub(crate) fn web_root_pem() -> String {
+    sidegate_certs::certificate_to_pem(&made_web().root)
+}
+
+/// The public key of its server.
+pub(crate) fn web_spki() -> Vec<u8> {
+    made_web().key.public().spki().to_vec()
+}
+
+struct Web {
+    root: CertificateDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKey,
+}
+
+fn made_web() -> &'static Web {
+    static WEB: OnceLock<Web> = OnceLock::new();
+    WEB.get_or_init(|| {
         let (domain, now) = (TrustDomain::parse("web.test").unwrap(), UnixTime::now());
         let root = Authority::root(&domain, PrivateKey::generate().unwrap(), now, lifetime::ROOT).unwrap();
         let id = SpiffeId::parse("spiffe://web.test/server").unwrap();
         let names = vec![HostName::parse("www.ok.example").unwrap()];
         let profile = Profile::new(id, lifetime::LEAF).unwrap().with_names(names);
         let key = PrivateKey::generate().unwrap();
-        let svid = root.issue(key.public(), &profile, now).unwrap();
-        let origin = Origin::from_roots(root.chain()).unwrap();
-        (origin, Credential::new(svid.chain().to_vec(), &key).unwrap())
+        let chain = root.issue(key.public(), &profile, now).unwrap().chain().to_vec();
+        Web { root: root.root_certificate().unwrap().clone(), chain, key }
     })
 }
 
@@ -200,9 +225,14 @@ impl World {
     }
 
     pub(crate) async fn with_settings(yaml: &str, zone: Zone, settings: Settings) -> World {
+        Self::with_origins(yaml, zone, settings, Origins::new(web().0.clone())).await
+    }
+
+    pub(crate) async fn with_origins(yaml: &str, zone: Zone, settings: Settings, origins: Origins) -> World {
         let (resolver, questions, mut running) = resolver(zone).await;
         let (records, wanted) = (Records::default(), Wanted::default());
-        let gate = gate(yaml, resolver, settings, (&records, &wanted));
+        let mut gate = gate(yaml, resolver, settings, (&records, &wanted));
+        Arc::get_mut(&mut gate).unwrap().origins = origins;
         let net = Net::default();
         let worker = Arc::new(Worker {
             meters: Arc::new(Meters::new()),

@@ -33,6 +33,7 @@ use crate::{
         connect::{ConnectError, Connected, connect_by},
         decide::{Permit, TlsVersion},
     },
+    origins::{Speaks, Trusted, Verification},
 };
 
 /// Idle connections kept on one worker; the one that waited longest makes room.
@@ -53,12 +54,14 @@ struct Key {
     address: Option<UpstreamAddr>,
     port: u16,
     tls: TlsMode,
+    /// How its server was verified, and what it was shown.
+    verified: Option<Verification>,
     /// As the client speaks; where TLS is originated it is negotiated.
     http2: bool,
 }
 
 impl Key {
-    fn of(permit: &Permit, version: Version) -> Key {
+    fn of(permit: &Permit, version: Version, trusted: Option<&Trusted>) -> Key {
         let facts = permit.facts();
         let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
         let original = UpstreamAddr::new(facts.original.socket_addr());
@@ -68,6 +71,7 @@ impl Key {
             address: (!by_name).then_some(original),
             port: facts.original.port(),
             tls: permit.treatment().tls,
+            verified: trusted.map(|trusted| trusted.verification.clone()),
             http2: version == Version::HTTP_2 && permit.treatment().tls == TlsMode::None,
         }
     }
@@ -193,10 +197,11 @@ pub(super) async fn upstream_for(
     permit: Permit,
     version: Version,
 ) -> Result<(Upstream, bool), ConnectError> {
-    let key = Key::of(&permit, version);
+    let trusted = trusted(worker, &permit)?;
+    let key = Key::of(&permit, version, trusted.as_ref());
     match worker.pool.take(worker, &permit, &key) {
         Some(upstream) => Ok((upstream, true)),
-        None => Ok((dial(worker, permit, key).await?, false)),
+        None => Ok((dial(worker, permit, key, trusted).await?, false)),
     }
 }
 
@@ -208,29 +213,40 @@ pub(crate) async fn verify(worker: &Worker, permit: Permit) -> Result<UpstreamAd
     Ok(address)
 }
 
-async fn dial(worker: &Worker, permit: Permit, key: Key) -> Result<Upstream, ConnectError> {
+/// How the server is to be verified; `None`: it is spoken to in plaintext.
+fn trusted(worker: &Worker, permit: &Permit) -> Result<Option<Trusted>, ConnectError> {
+    match permit.treatment().tls {
+        TlsMode::Originate | TlsMode::Inspect => {
+            worker.gate.origins.trusted(&permit.demands().origin).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn dial(
+    worker: &Worker,
+    permit: Permit,
+    key: Key,
+    trusted: Option<Trusted>,
+) -> Result<Upstream, ConnectError> {
     let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
     let Connected { permit, upstream: socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;
-    match permit.treatment().tls {
-        TlsMode::Originate | TlsMode::Inspect => {
+    match (permit.treatment().tls, trusted) {
+        (TlsMode::Originate | TlsMode::Inspect, Some(trusted)) => {
             let Some(host) = host else {
                 return Err(ConnectError::new(Reason::HostMissing, "TLS to a server without a name"));
             };
-            let deadline = worker.gate.settings.connect_timeout;
-            let stream = tokio::time::timeout(deadline, worker.gate.origins.originate(socket, &host)).await;
-            let stream =
-                stream.map_err(|_| ConnectError::new(Reason::UpstreamHandshake, "no answer in time"))??;
+            let (demand, patience) = ((&trusted, Speaks::Http), worker.gate.settings.connect_timeout);
+            let stream = worker.gate.origins.originate(socket, &host, demand, patience).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await
         }
-        TlsMode::Passthrough { .. } | TlsMode::Mesh | TlsMode::Terminate => {
-            Err(ConnectError::new(Reason::NotSupported, "requests are not carried so"))
-        }
-        TlsMode::None => {
+        (TlsMode::None, None) => {
             let http2 = key.http2;
             speak(socket, http2, (key, address, None)).await
         }
+        _ => Err(ConnectError::new(Reason::NotSupported, "requests are not carried so")),
     }
 }
 

@@ -18,7 +18,7 @@ const RESTLESS: u32 = 4;
 
 /// The attempts to load what several files make together.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     paths: Vec<PathBuf>,
     rest: Option<Rest>,
     /// What the looks in a row found wrong, the last and how many they were.
@@ -36,7 +36,7 @@ struct Rest {
 }
 
 impl Attempts {
-    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         Attempts { paths, rest: None, suspect: None, told: None, begun: false }
     }
 
@@ -44,7 +44,7 @@ impl Attempts {
     ///
     /// A fault is told when two looks in a row find it: files that are renewed one after the other don't fit
     /// together for a moment. At the first look of all it is told at once.
-    pub(super) fn look<T>(
+    pub(crate) fn look<T>(
         &mut self,
         now: UnixTime,
         load: impl FnOnce() -> Result<T, Fault>,

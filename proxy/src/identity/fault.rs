@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use sidegate_certs::{UnixTime, bundle::BundleError, identity::IdentityError, revocation::ListError};
+use sidegate_certs::{
+    UnixTime, bundle::BundleError, identity::IdentityError, revocation::ListError, tls::OriginError,
+};
 use sidegate_policy::{Diagnostic, Source};
 
 use super::told::rfc3339;
@@ -66,13 +68,16 @@ pub enum Ground {
     /// A file for revocation lists that has none.
     #[error("there is no revocation list in it")]
     NoList,
+    /// Roots that servers outside the mesh are verified by.
+    #[error(transparent)]
+    Roots(#[from] OriginError),
     /// A file for revocation lists with too many certificates.
     #[error("there are more than 32 certificates in it")]
     Issuers,
 }
 
 impl Fault {
-    pub(super) fn new(path: &Path, ground: impl Into<Ground>) -> Fault {
+    pub(crate) fn new(path: &Path, ground: impl Into<Ground>) -> Fault {
         Fault { path: path.to_owned(), ground: ground.into() }
     }
 
@@ -80,7 +85,7 @@ impl Fault {
     pub fn fix(&self) -> &'static str {
         match &self.ground {
             Ground::Absent => {
-                "check the path in `identity`; a file that comes later is taken when it is there"
+                "check the path in the configuration; a file that comes later is taken when it is there"
             }
             Ground::Unreadable(_) => "check that it is a file and that the proxy's user may read it",
             Ground::Moving => "write the files anew beside the old ones and rename them, or swap a link",
@@ -100,6 +105,7 @@ impl Fault {
             Ground::Bundle(_) => {
                 "give the trust domain's roots: PEM certificates, or a SPIFFE bundle (a JWK set)"
             }
+            Ground::Roots(_) => "give root certificates in PEM, each of them readable",
             Ground::NoRootHolds => "replace the bundle by the trust domain's present one",
             Ground::List(_) | Ground::NoList | Ground::Issuers => {
                 "give complete lists (DER, or `X509 CRL` in PEM); the certificate of an issuer that is no root of the \
@@ -117,6 +123,7 @@ impl Fault {
             Ground::Expired(_) | Ground::NotYet(_) | Ground::NoRootHolds => "expired",
             Ground::TrustDomain { .. } | Ground::Workload { .. } => "identity-other",
             Ground::Bundle(_) => "bundle",
+            Ground::Roots(_) => "roots",
             Ground::List(_) | Ground::NoList | Ground::Issuers => "revocations",
         };
         let source = Source::new(self.path.display().to_string(), "");

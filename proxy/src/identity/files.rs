@@ -53,7 +53,7 @@ fn shown<S: serde::Serializer>(domain: &TrustDomain, serializer: S) -> Result<S:
 
 /// Reads a regular file of at most `largest` bytes, wiped when dropped: it may hold a key. Anything but a regular file
 /// might have no end, or never begin (a pipe that nobody writes to).
-pub(super) fn read(path: &Path, largest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read(path: &Path, largest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     // Without waiting: for a regular file it makes no difference.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let meta = file.metadata()?;

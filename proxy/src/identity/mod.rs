@@ -21,6 +21,7 @@ pub use follow::Follower;
 pub use load::check;
 pub use told::Identities;
 pub(crate) use told::unconfigured;
+pub(crate) use {attempts::Attempts, files::read};
 
 /// When the certificate that is served ends, in seconds since 1970; there once a certificate was loaded.
 pub const EXPIRY: &str = "sidegate_identity_expiry_seconds";

@@ -16,6 +16,7 @@ mod limits;
 mod naive;
 mod names;
 mod opaque;
+mod originated;
 mod policy_changes;
 mod relaying;
 mod requests;
