@@ -1,7 +1,10 @@
 //! Opening a workload's TLS where a rule says `inspect`: the server is verified first, then a certificate is minted.
 
 use std::{
-    io,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -22,6 +25,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::origins::public_roots_pem;
 
 /// Hosts whose minted certificate is kept.
 const HOSTS: usize = 1024;
@@ -51,6 +56,30 @@ impl Inspection {
     /// What the workload has to believe, in PEM; `None`: the system has no randomness.
     pub fn authority_pem(&self) -> Option<String> {
         self.authority().map(InspectionAuthority::to_pem)
+    }
+
+    /// Writes what the workload has to believe, with the public roots, for everybody to read.
+    ///
+    /// # Errors
+    /// The system's words; what was there before is left then.
+    pub fn publish(&self, path: &Path) -> io::Result<()> {
+        let own = self.authority_pem().ok_or_else(|| io::Error::other("no randomness"))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
+        // Renamed over the old one: a reader gets either whole.
+        let fresh = folder.join(format!(".{name}.{}", std::process::id()));
+        let written = (|| {
+            let _ = fs::remove_file(&fresh);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&fresh)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(public_roots_pem().as_bytes())?;
+            file.write_all(own.as_bytes())?;
+            fs::rename(&fresh, path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        written
     }
 
     fn authority(&self) -> Option<&InspectionAuthority> {

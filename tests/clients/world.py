@@ -178,14 +178,14 @@ def tls_rule(host, extra=""):
     return f'{{ name: web, reason: "the test", to: [ {{ hosts: [ "{host}" ] }} ], ports: [ 443 ]{extra} }}'
 
 
-def gated(world, folder, rules, command, env=None):
+def gated(world, folder, rules, command, env=None, options=()):
     """Runs a client under `sidegate run` inside the world, with exactly these rules."""
     (folder / "policy.yaml").write_text(policy(*rules))
     log, asked, served = folder / "access.jsonl", world.folder / "dnsmasq.log", world.folder / "nginx.access"
     log.unlink(missing_ok=True)
     before = asked.stat().st_size, served.stat().st_size
     done = world.run(
-        SIDEGATE, "run", "--policy", folder / "policy.yaml", "--access-log", log, "--resolver", "127.0.0.1:53", "--",
+        SIDEGATE, "run", "--policy", folder / "policy.yaml", "--access-log", log, "--resolver", "127.0.0.1:53", *options, "--",
         *command, env={**os.environ, **(env or {})},
     )
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

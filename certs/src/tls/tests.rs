@@ -253,7 +253,7 @@ fn an_origin_is_verified_by_roots_name_and_pins() {
     let refused = |name, time| shake(&misled, name, time).unwrap_err();
     assert!(NotPinned::is(&refused("api.example.test", now())));
     // What else is wrong is not the pin's.
-    for (name, time) in [("other.example.test", now()), ("api.example.test", after(48 * HOUR))] {
+    for (name, time) in [("other.example.test", now()), ("api.example.test", after(400 * 24 * 3600))] {
         assert!(!NotPinned::is(&refused(name, time)), "{name}");
     }
 }

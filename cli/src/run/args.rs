@@ -1,6 +1,7 @@
 //! The command line of `sidegate run`.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     net::{IpAddr, SocketAddr},
@@ -8,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sidegate_proxy::access_log::JsonLines;
+use sidegate_proxy::{access_log::JsonLines, origins::RootsFollower};
 
 /// Run a command behind a policy: without root, without set-up.
 ///
@@ -45,6 +46,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = parse_resolver)]
     pub(crate) resolver: Vec<SocketAddr>,
 
+    /// The root certificates (PEM) that a label in rules stands for; may be given several times.
+    #[arg(long, value_name = "LABEL=FILE", value_parser = parse_roots)]
+    pub(crate) roots: Vec<(String, PathBuf)>,
+
     /// Keep a Unix socket reachable, such as "$SSH_AUTH_SOCK". All that exist at the start are closed otherwise.
     #[arg(long, value_name = "PATH")]
     pub(crate) allow_socket: Vec<PathBuf>,
@@ -71,6 +76,9 @@ impl RunArgs {
                 "--allow-socket {path}: {fault}; name a socket that somebody listens on now"
             ));
         }
+        if let Some(fault) = RootsFollower::check(&self.labelled()).first() {
+            return Err(format!("--roots: {fault}; {}", fault.fix()));
+        }
         match self.access_log.as_deref() {
             // Opened again, by the proxy alone, once the command's side is made; the reader of a named pipe would take
             // the first close for the end.
@@ -81,6 +89,11 @@ impl RunArgs {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Files of roots by label; the last of one label counts.
+    pub(super) fn labelled(&self) -> BTreeMap<String, PathBuf> {
+        self.roots.iter().cloned().collect()
     }
 
     /// The program's file name.
@@ -129,6 +142,20 @@ Examples:
 Exit status: the command's own (128+N when signal N killed it); 126 when the command can't be executed, 127 when it
 is not found. Before the command starts: 1 for an invalid policy, 2 for wrong usage or a policy that can't be
 read, 3 where namespaces are not permitted.";
+
+fn parse_roots(text: &str) -> Result<(String, PathBuf), String> {
+    let label = |label: &&str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    text.split_once('=')
+        .filter(|(name, file)| label(name) && !file.is_empty())
+        .map(|(name, file)| (name.to_owned(), PathBuf::from(file)))
+        .ok_or_else(|| {
+            "give a label (1 to 63 of a-z, 0-9 and `-`), `=` and a file: corporate=/etc/ssl/corporate.pem"
+                .to_owned()
+        })
+}
 
 fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {

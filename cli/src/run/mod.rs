@@ -34,7 +34,7 @@ use sidegate_proxy::{
     clock::today,
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
     inspection::Inspection,
-    origins::Origins,
+    origins::{Origins, RootsFollower},
     policy_store::PolicyStore,
     redirect::{self, Datagrams, RefusalRecords},
     server::{Gate, Running},
@@ -89,7 +89,9 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         };
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
+    let origins = Origins::of_system().with_roots(&RootsFollower::begun(&args.labelled()));
     if !args.quiet {
+        origins.wanting(&policies.set).iter().for_each(|line| eprintln!("sidegate: warning: {line}"));
         policies.audits.iter().for_each(|audits| eprintln!("sidegate: {audits}"));
         policies.remarks.iter().for_each(|remark| eprintln!("sidegate: warning: {remark}"));
     }
@@ -119,7 +121,7 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
             return UNAVAILABLE;
         }
     };
-    serve(&args, policies, settings, (prepared, inspection))
+    serve(&args, policies, settings, (prepared, origins, inspection))
         .unwrap_or_else(|error| unavailable(&error.to_string()))
 }
 
@@ -155,7 +157,7 @@ fn serve(
     args: &RunArgs,
     policies: Policies,
     settings: Settings,
-    (prepared, inspection): (Prepared, Inspection),
+    (prepared, origins, inspection): (Prepared, Origins, Inspection),
 ) -> io::Result<u8> {
     waiter::leave_group()?;
     // Threads inherit the blocked signals, so that only this one reads them.
@@ -176,7 +178,7 @@ fn serve(
         settings,
         original_dst: Arc::new(redirect::original_dst),
         workload: None,
-        origins: Origins::of_system(),
+        origins,
         inspection,
     });
     let Prepared { channel, init, listeners, refusals } = prepared;

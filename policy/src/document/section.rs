@@ -97,6 +97,40 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
         }))
     }
 
+    /// A mapping from names of the author's own, 1 to 63 of `a-z`, `0-9` and `-`, to texts that are each parsed.
+    pub fn map<T>(
+        &self,
+        name: &str,
+        fix: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<std::collections::BTreeMap<String, T>> {
+        let node = self.fields.value(name)?;
+        let findings = &mut *self.findings.borrow_mut();
+        let Value::Mapping(entries) = &node.value else {
+            scalar::wrong_type(node, name, "a mapping", findings);
+            return None;
+        };
+        let mut found = std::collections::BTreeMap::new();
+        for entry in entries {
+            if !scalar::is_name(&entry.key) {
+                let message = format!("`{}` is no name in `{name}`", scalar::shown(&entry.key));
+                findings.add("name", &entry.key_span, message, "write 1 to 63 of a-z, 0-9 and `-`");
+                continue;
+            }
+            let Some(text) = scalar::text(&entry.value, &entry.key, findings) else { continue };
+            match parse(text) {
+                Some(value) => {
+                    found.insert(entry.key.to_string(), value);
+                }
+                None => {
+                    let message = format!("`{}` is no valid entry of `{name}`", scalar::shown(text));
+                    findings.add("value", &entry.value.span, message, fix);
+                }
+            }
+        }
+        Some(found)
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, name: &str) -> Option<bool> {
         scalar::boolean(self.fields.value(name)?, name, &mut self.findings.borrow_mut())

@@ -11,8 +11,7 @@ use super::{
     link::Link,
     live::Judgement,
     observe::{Classified, observe_inbound},
-    outbound::{admit, carry, refuse},
-    relay::Relay,
+    outbound::{Established, admit, carry, refuse},
     words::Words,
 };
 
@@ -26,14 +25,14 @@ fn start(link: Link) {
     let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
         let established = live.until_closed(establishing).await;
-        if let Some(relay) = established {
-            relay.await;
+        if let Some(established) = established {
+            established.relay().await;
         }
     });
 }
 
 /// From a socket to an established connection. `None`: it was refused or failed; its record is written.
-async fn establish(mut link: Link) -> Option<Relay> {
+async fn establish(mut link: Link) -> Option<Established> {
     let original = match learn_destination(&mut link) {
         Ok(original) => original,
         Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,

@@ -41,18 +41,26 @@ fn start(link: Link) {
     let establishing = Box::pin(establish(link));
     tokio::spawn(async move {
         let established = live.until_closed(establishing).await;
-        match established {
-            Some(Established::Bare(relay)) => relay.await,
-            Some(Established::Sealed(relay)) => relay.await,
-            None => {}
+        if let Some(established) = established {
+            established.relay().await;
         }
     });
 }
 
 /// A connection whose bytes are to be moved.
-enum Established {
+pub(super) enum Established {
     Bare(Relay),
     Sealed(Box<SealedRelay>),
+}
+
+impl Established {
+    /// To its end.
+    pub(super) async fn relay(self) {
+        match self {
+            Established::Bare(relay) => relay.await,
+            Established::Sealed(relay) => relay.await,
+        }
+    }
 }
 
 /// From a socket to an established connection. `None`: it was refused or failed; its record is written.
@@ -70,7 +78,7 @@ async fn establish(mut link: Link) -> Option<Established> {
 }
 
 /// From a permit to an established connection, or its requests to their end.
-pub(super) async fn carry(judged: Judged) -> Option<Relay> {
+pub(super) async fn carry(judged: Judged) -> Option<Established> {
     let Judged { mut link, permit, early } = judged;
     if permit.treatment().per_request {
         let facts = Arc::clone(permit.facts());

@@ -61,6 +61,13 @@ impl RootsFollower {
         RootsFollower { files: files.iter().map(followed).collect() }
     }
 
+    /// The same, looked at once.
+    pub fn begun(files: &BTreeMap<String, PathBuf>) -> Self {
+        let mut follower = Self::new(files);
+        follower.look(UnixTime::now());
+        follower
+    }
+
     pub(super) fn cells(&self) -> BTreeMap<Box<str>, Arc<RootsCell>> {
         self.files.iter().map(|file| (file.label.clone(), Arc::clone(&file.cell))).collect()
     }

@@ -4,6 +4,7 @@ mod identity;
 mod inbound;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -36,6 +37,12 @@ pub struct Config {
     /// The files of its X.509-SVID and of whom it believes; `None`: it has no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityFiles>,
+    /// Files of root certificates, by the label that rules name them by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub roots: BTreeMap<String, PathBuf>,
+    /// What inspection writes for the workload; `None`: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inspection: Option<InspectionFiles>,
     /// Ports and addresses.
     pub listen: Listen,
     /// What is done with connections towards the workload.
@@ -54,6 +61,13 @@ pub struct Config {
     /// Everything the pipeline is told.
     #[serde(skip)]
     pub settings: Settings,
+}
+
+/// What inspection writes for the workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectionFiles {
+    /// The public roots and the inspection's own authority, PEM, readable by everybody.
+    pub bundle: PathBuf,
 }
 
 /// Ports and addresses. Port 0 takes a free one, which the start line names.
@@ -142,6 +156,8 @@ const FIELDS: &[&str] = &[
     "policies",
     "workload",
     "identity",
+    "roots",
+    "inspection",
     "listen",
     "inbound",
     "admin",
@@ -213,6 +229,15 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
     let workload = root.parsed("workload", spiffe_id, |text| SpiffeId::parse(text).ok());
     Some(Config {
         identity: identity::read(root, folder, workload.as_ref()),
+        roots: root.map("roots", "write a path", path).unwrap_or_default(),
+        inspection: root.section("inspection", &["bundle"]).and_then(|section| {
+            section.require(
+                "bundle",
+                "inspection",
+                "name the file that the workload reads: `bundle: /roots/ca.pem`",
+            );
+            section.parsed("bundle", "write a path", path).map(|bundle| InspectionFiles { bundle })
+        }),
         policies: root.list("policies", "write a path", path).unwrap_or_default(),
         workload,
         listen: listen(root),

@@ -24,6 +24,7 @@ use sidegate_certs::UnixTime;
 use sidegate_policy::{CompileOptions, Diagnostic, Generation, PolicySet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::config::InspectionFiles;
 use self::{
     admin_socket::AdminSocket,
     endpoints::Sources,
@@ -41,7 +42,7 @@ use crate::{
     identity::{self, Follower, Ground, IdentityFiles},
     inspection::Inspection,
     metrics as meters,
-    origins::Origins,
+    origins::{self, Origins, RootsFollower},
     policy_store::PolicyStore,
     redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
@@ -62,6 +63,17 @@ pub enum StartError {
     /// The access log can't be opened.
     #[error("access log {path}: {source}{}; change `accessLog`", owner::told(Path::new(path), source))]
     AccessLog {
+        /// Where.
+        path: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// What the workload has to believe can't be written.
+    #[error(
+        "inspection bundle {path}: {source}{}; change `inspection.bundle`",
+        owner::told(Path::new(path), source)
+    )]
+    Inspection {
         /// Where.
         path: String,
         /// The system's words.
@@ -101,9 +113,14 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     let (first, tried, options) = load(&config)?;
     let mut kernel = Kernel::open(&config, permitted, first.set.udp_destinations())?;
     privileges::renounce().map_err(system("dropping capabilities"))?;
-    let gate = Arc::new(open_gate(&config, first.set)?);
-    kernel.record_refusals(&gate);
     let follower = config.identity.clone().map(followed);
+    let roots = RootsFollower::begun(&config.roots);
+    let mut origins = Origins::of_system().with_roots(&roots);
+    if let Some(follower) = &follower {
+        origins = origins.with_identity(Arc::clone(&follower.identities().identity));
+    }
+    let gate = Arc::new(open_gate(&config, first.set, origins)?);
+    kernel.record_refusals(&gate);
     let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
@@ -135,6 +152,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         };
         tokio::spawn(reloader.run(watch, signals.hangup));
         follower.map(|follower| tokio::spawn(follower.run()));
+        tokio::spawn(roots.run());
         status.serving();
         banner(&config, &gate, &status);
         stopped(signals.terminate, signals.interrupt).await;
@@ -231,7 +249,13 @@ fn fill_from_system(config: &mut Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
+fn open_gate(config: &Config, first: PolicySet, origins: Origins) -> Result<Gate, StartError> {
+    let inspection = Inspection::new();
+    if let Some(InspectionFiles { bundle }) = &config.inspection {
+        inspection
+            .publish(bundle)
+            .map_err(|source| StartError::Inspection { path: bundle.display().to_string(), source })?;
+    }
     let settings = config.settings.clone();
     let sink: Box<dyn Sink> = match &config.access_log {
         config::Target::Stdout => Box::new(JsonLines::stdout()),
@@ -255,8 +279,8 @@ fn open_gate(config: &Config, first: PolicySet) -> Result<Gate, StartError> {
         access_log: AccessLog::start(vec![sink]),
         settings,
         original_dst: Arc::new(original_dst),
-        origins: Origins::of_system(),
-        inspection: Inspection::new(),
+        origins,
+        inspection,
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }
@@ -375,11 +399,19 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         tracing::error!("not ready: {NONE_APPLIES}");
     }
     inbound::tell(&documents, config.inbound.capture);
+    tell_wanting(&gate.origins.wanting(&gate.policies.current()));
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,
             "this policy is in audit mode: what it would deny passes and is recorded"
         );
+    }
+}
+
+/// What rules demand and the configuration lacks. To be called for every generation.
+fn tell_wanting(wanting: &[String]) {
+    for line in wanting {
+        tracing::warn!("{line}");
     }
 }
 
@@ -404,9 +436,13 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
     let contents = PolicyFiles { paths: config.policies.clone() }.read();
-    let compiled = if contents.is_empty() { Ok(Vec::new()) } else { documents(&contents, &options) };
+    let compiled = if contents.is_empty() {
+        Ok((Vec::new(), Vec::new()))
+    } else {
+        documents(&contents, config, &options)
+    };
     let (absent, wrong) = identity_faults(config);
-    let documents = match compiled {
+    let (documents, wanting) = match compiled {
         Ok(documents) if wrong.is_empty() => documents,
         Ok(_) => return Err(wrong),
         Err(diagnostics) => return Err(diagnostics.into_iter().chain(wrong).collect()),
@@ -415,22 +451,36 @@ pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
     let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
     Ok(Checked {
         summary,
-        warnings: inbound::warning(&documents, config.inbound.capture).into_iter().chain(absent).collect(),
+        warnings: inbound::warning(&documents, config.inbound.capture)
+            .into_iter()
+            .chain(wanting)
+            .chain(absent)
+            .collect(),
     })
 }
 
+/// The documents, and what their rules demand that the configuration lacks.
 fn documents(
     contents: &Contents,
+    config: &Config,
     options: &CompileOptions,
-) -> Result<Vec<status::DocumentSummary>, Vec<Diagnostic>> {
-    contents.compile(options).map(|loaded| loaded.documents)
+) -> Result<(Vec<status::DocumentSummary>, Vec<String>), Vec<Diagnostic>> {
+    let loaded = contents.compile(options)?;
+    let labels = config.roots.keys().map(String::as_str).collect();
+    Ok((loaded.documents, origins::wanting(&loaded.set, &labels, config.identity.is_some())))
 }
 
-/// Of the identity's files those that are not there, which may come later, and what is wrong with those that are.
+/// Of the files of identity and roots those that are not there, which may come later, and what is wrong with those that are.
 fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
     let faults = config.identity.as_ref().map(|files| identity::check(files, UnixTime::now()));
-    let (absent, wrong): (Vec<_>, Vec<_>) =
-        faults.unwrap_or_default().into_iter().partition(|fault| fault.ground == Ground::Absent);
-    let absent = absent.iter().map(|fault| format!("{fault}: until it is, the proxy is not ready")).collect();
+    let absent = |fault: &identity::Fault| fault.ground == Ground::Absent;
+    let (missing, mut wrong): (Vec<_>, Vec<_>) = faults.unwrap_or_default().into_iter().partition(absent);
+    let (no_roots, more): (Vec<_>, Vec<_>) =
+        RootsFollower::check(&config.roots).into_iter().partition(absent);
+    wrong.extend(more);
+    let unready = missing.iter().map(|fault| format!("{fault}: until it is, the proxy is not ready"));
+    let denied =
+        no_roots.iter().map(|fault| format!("{fault}: until it is, rules that name its label are denied"));
+    let absent = unready.chain(denied).collect();
     (absent, wrong.iter().map(identity::Fault::diagnostic).collect())
 }
