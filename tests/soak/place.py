@@ -109,6 +109,12 @@ class Place:
         sh(*self.inside(self.app, "sysctl", "-qw", "net.ipv4.ip_local_port_range=30000 40000"))
         sh(*self.inside(self.app, "sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1"))
 
+    def lost_insertions(self):
+        """Flows of the application that conntrack dropped since another CPU had just taken in the same four-tuple (ADR 3)."""
+        names, *counts = sh(*self.inside(self.app, "cat", "/proc/net/stat/nf_conntrack")).splitlines()
+        column = names.split().index("insert_failed")
+        return sum(int(line.split()[column], 16) for line in counts)
+
     def origins(self):
         """Several addresses that the one name is asked for at."""
         return [ALLOWED, "93.184.216.11", "93.184.216.12", "93.184.216.13"]

@@ -126,18 +126,27 @@ def test_dead_proxy_refuses_even_the_allowed(place):
 @pytest.mark.parametrize("closes", ["client", "origin"])
 def test_short_connections_never_stall_behind_the_redirect(place, closes):
     """Few source ports, several destinations, one listener behind them: the same pair of ends comes back at once, and a
-    stall behind TIME_WAIT or PAWS shows as a second's wait. ADR 3 saw it 2,000 times in 100,000 at the kernel's defaults,
-    and twice with ours when a port came back within the same millisecond, the resolution of TCP's timestamps."""
+    stall behind TIME_WAIT or PAWS shows as a second's wait. ADR 3 saw it 2,000 times in 100,000 at the kernel's defaults."""
     place.narrow_ports()
     place.start_proxy()
     ends = [part for address in place.origins() for part in ("--to", address)]
     extra = ["--origin-closes"] if closes == "origin" else []
-    seen = place.client("new", *ends, *extra, "--host", HOST, "--count", str(SHORT), "--connections", "8")
-    print(f"{SHORT} short connections, the {closes} closes first: {seen}")
-    assert seen["operations"] == SHORT and seen["over900Ms"] <= SHORT / 10_000, seen
-    until(lambda: len(place.records()) >= SHORT, "one record a connection")
+    made = 0
+    # Two SYNs of one source port that leave two CPUs at the same instant are one four-tuple behind the redirect: conntrack
+    # drops the later one, and counts it. A measurement that this spoilt is made again, twice at most.
+    for attempt in range(3):
+        before = place.lost_insertions()
+        seen = place.client("new", *ends, *extra, "--host", HOST, "--count", str(SHORT), "--connections", "8")
+        lost = place.lost_insertions() - before
+        made += SHORT
+        print(f"{SHORT} short connections, the {closes} closes first: {seen}, {lost} insertions lost to the other CPU")
+        if attempt == 2 or not 0 < seen["over900Ms"] <= lost:
+            break
+        print("MEASURING AGAIN: every stall is one that conntrack counts as its own")
+    assert seen["operations"] == SHORT and seen["over900Ms"] == 0, seen
+    until(lambda: len(place.records()) >= made, "one record a connection")
     records = [record for record in place.records() if record["protocol"] == "tls"]
-    assert len(records) == SHORT and {record["verdict"] for record in records} == {"allowed"}
+    assert len(records) == made and {record["verdict"] for record in records} == {"allowed"}
 
 
 CLING = """

@@ -21,20 +21,36 @@ pub(crate) const CASES: &[Case] = &[
 
 const CLIENTS: usize = 16;
 const DESTINATIONS: usize = 5000;
-/// How many of 20,000 may stall: where a port comes back within a millisecond, the resolution of TCP's timestamps, nothing
-/// helps (ADR 3: 2 of 50,000, against 2,000 of 100,000 without the setting).
-const RARE: u64 = 4;
 /// A SYN that gets no answer is sent again after a second (RFC 6298 section 2).
 const STALL: Duration = Duration::from_millis(900);
+
+/// Measurements, of which all but the last may be spoilt.
+const ATTEMPTS: usize = 3;
 
 fn short_connections_do_not_stall() {
     prepare_loopback().unwrap();
     put_in_place(&Spec::run());
-    let stalled = both_halves();
-    // Not the kernel's count of old duplicates: a late segment of a closed connection is one too, and delays nobody. And
-    // not the wait alone: some kernels answer an old duplicate, after which its client tries again in milliseconds.
-    let twice = counted("TCPSynRetrans");
-    assert!(twice <= RARE && stalled <= RARE, "{twice} SYNs sent twice, {stalled} connections waited");
+    for attempt in 1..=ATTEMPTS {
+        let (before, lost_before) = (counted("TCPSynRetrans"), lost_insertions());
+        let stalled = both_halves();
+        // Not the kernel's count of old duplicates: a late segment of a closed connection is one too, and delays nobody.
+        // And not the wait alone: some kernels answer an old duplicate, after which its client tries again in milliseconds.
+        let (twice, lost) = (counted("TCPSynRetrans") - before, lost_insertions() - lost_before);
+        // Two SYNs of one source port that leave two CPUs at the same instant are one four-tuple behind the redirect;
+        // conntrack drops the later one and counts it (ADR 3). Nothing else excuses a SYN.
+        if twice > 0 && twice <= lost && stalled <= lost && attempt < ATTEMPTS {
+            eprintln!(
+                "measuring again: conntrack lost {lost} insertions to the other CPU, {twice} SYNs were sent twice"
+            );
+            continue;
+        }
+        assert_eq!(
+            (twice, stalled),
+            (0, 0),
+            "SYNs sent twice, connections that waited; {lost} lost insertions"
+        );
+        return;
+    }
 }
 
 /// The negative control.
@@ -43,7 +59,9 @@ fn without_the_setting_syns_are_sent_twice() {
     std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", "1").unwrap();
     put_in_place(&Spec::run());
     both_halves();
-    assert!(counted("TCPSynRetrans") > 5 * RARE, "{}", counted("TCPSynRetrans"));
+    // What conntrack drops by itself shows nothing of the setting.
+    let (twice, lost) = (counted("TCPSynRetrans"), lost_insertions());
+    assert!(twice > 20 + lost, "{twice}, {lost} of them lost insertions");
 }
 
 /// 20,000 connections: the proxy's TIME_WAITs of the first half are what the second half meets. Returns how many stalled.
@@ -134,4 +152,17 @@ fn counted(wanted: &str) -> u64 {
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut pairs = names.split(' ').zip(values.split(' '));
     pairs.find(|(name, _)| *name == wanted).map_or(0, |(_, value)| value.parse().unwrap())
+}
+
+/// Flows that conntrack did not take in, and whose packets it dropped, since another CPU had just taken in the same
+/// four-tuple: `insert_failed` of this namespace, summed over the CPUs. 0 where this kernel does not tell, which excuses
+/// nothing.
+fn lost_insertions() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap_or_default();
+    let mut lines = text.lines().map(str::split_whitespace);
+    let Some(column) = lines.next().and_then(|mut names| names.position(|name| name == "insert_failed"))
+    else {
+        return 0;
+    };
+    lines.map(|mut counts| u64::from_str_radix(counts.nth(column).unwrap(), 16).unwrap()).sum()
 }
