@@ -30,15 +30,38 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+/// The one summary, and of each note after it where it points to and its code.
+fn parted(output: &Output) -> (&str, Vec<String>) {
+    let (summary, rest) = text(&output.stdout).split_once('\n').unwrap();
+    let note = |line: &str| {
+        let rest = line.strip_prefix("note: ").unwrap_or_else(|| panic!("no note: {line}"));
+        // The file's name has no colon.
+        let mut place = rest.splitn(4, ':').skip(1);
+        let (line, column, rest) = (place.next().unwrap(), place.next().unwrap(), place.next().unwrap());
+        let code = rest.split_once(" [").and_then(|(_, rest)| rest.split_once("]: ")).unwrap().0;
+        format!("{line}:{column} [{code}]")
+    };
+    (summary, rest.lines().map(note).collect())
+}
+
 #[test]
 fn valid_files_give_a_line_each_and_0() {
     let output = check(&[], &[fixture("good/complete.yaml")], b"");
     assert_eq!(output.status.code(), Some(0));
-    let lines = text(&output.stdout);
-    let mut summaries = lines.lines().filter(|line| !line.starts_with("note: "));
-    let line = summaries.next().unwrap();
+    let (line, notes) = parted(&output);
     assert!(line.contains("payments: 10 egress rules, 3 ingress rules; for spiffe://"), "{line}");
-    assert!(line.contains("AUDIT ONLY") && summaries.next().is_none(), "{lines}");
+    assert!(line.contains("AUDIT ONLY"), "{line}");
+    assert_eq!(
+        notes,
+        [
+            "4:9 [in-audit]",
+            "28:13 [in-audit]",
+            "28:13 [never-matches]",
+            "38:13 [not-supported]",
+            "48:13 [not-supported]",
+            "84:13 [ingress-unenforced]",
+        ]
+    );
     assert_eq!(text(&output.stderr), "");
 }
 
@@ -59,7 +82,8 @@ fn every_error_of_every_file_is_shown_with_its_fix_and_1() {
 fn a_missing_file_gives_2_and_the_others_are_still_checked() {
     let output = check(&[], &[fixture("absent.yaml"), fixture("good/minimal.yaml")], b"");
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stdout).contains("web: 1 egress rule"));
+    let (line, notes) = parted(&output);
+    assert!(line.contains("web: 1 egress rule") && notes.is_empty(), "{line} {notes:?}");
     assert!(text(&output.stderr).contains("absent.yaml"));
 }
 
@@ -109,7 +133,7 @@ fn policies_for_different_workloads_may_disagree_and_others_may_not() {
 fn notes_tell_what_a_valid_policy_does_not_do_and_leave_the_status() {
     let policy = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec:\n  mode: audit\n  auditUntil: 2020-01-01\n  egress:\n    \
         - { name: api, to: [ { hosts: [ api.example.com ] } ], ports: [ 443 ] }\n    \
-        - { name: seen, to: [ { hosts: [ b.example.com ] } ], ports: [ 443 ], tls: { mode: inspect, roots: partner } }\n    \
+        - { name: seen, to: [ { hosts: [ b.example.com ] } ], ports: [ 80 ], protocol: http, tls: { mode: originate }, limits: { requestsPerSecond: 5 } }\n    \
         - { name: dead, to: [ { cidrs: [ 169.254.0.0/16 ] } ], ports: [ 443 ] }\n  ingress:\n    \
         - { name: in, from: [ { cidrs: [ 10.0.0.0/8 ] } ], ports: [ 443 ] }\n";
     let output = check(&["--json"], &["-".into()], policy.as_bytes());
@@ -125,10 +149,19 @@ fn notes_tell_what_a_valid_policy_does_not_do_and_leave_the_status() {
         expected.map(|(line, code)| (line, code.into())).each_ref().map(|(line, code)| (*line, code))
     );
     let shown = check(&[], &["-".into()], policy.as_bytes());
-    let shown = text(&shown.stdout);
+    let (line, notes) = parted(&shown);
     assert!(
-        shown.contains("note: <stdin>:12:15: ingress rules are") && !shown.contains("AUDIT ONLY"),
-        "{shown}"
+        line.starts_with("<stdin>: p: 3 egress rules, 1 ingress rule; ") && !line.contains("AUDIT ONLY"),
+        "{line}"
+    );
+    assert_eq!(
+        notes,
+        [
+            "3:19 [audit-is-over]",
+            "9:15 [not-supported]",
+            "10:15 [never-matches]",
+            "12:15 [ingress-unenforced]"
+        ]
     );
 
     let output = check(&["--json"], &[fixture("good/minimal.yaml")], b"");
