@@ -268,6 +268,7 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Written out here as well as in the engine: a fault of one must not be the other's too.
 fn origin(origin: &Origin) -> Destination {
     match origin {
         Origin::Workloads(patterns) => Destination::Workloads(patterns.clone()),

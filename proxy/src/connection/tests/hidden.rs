@@ -24,6 +24,14 @@ const DENY: &str = r#"
       ports: [ 443 ]
 "#;
 
+const DENY_HTTP: &str = "
+    - name: no-plaintext
+      action: deny
+      to: [ { cidrs: [ 93.184.0.0/16 ] } ]
+      ports: [ 443 ]
+      protocol: http
+";
+
 /// What the client sends first, and the reason that it is refused for.
 fn attacks() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let hello = hello_for("evil.example");
@@ -154,15 +162,8 @@ async fn a_deny_of_a_protocol_holds_where_nobody_looked() {
 /// Waiting out the look, or hiding the request behind an empty line, makes no other protocol of it.
 #[tokio::test(start_paused = true)]
 async fn a_deny_of_http_is_not_waited_out() {
-    let deny = "
-    - name: no-plaintext
-      action: deny
-      to: [ { cidrs: [ 93.184.0.0/16 ] } ]
-      ports: [ 443 ]
-      protocol: http
-";
     for (bytes, reason) in [(&b""[..], "classify-timeout"), (b"\r\nGET / HTTP/1.1\r\n", "http-malformed")] {
-        for (policy, denied) in [(format!("{ALLOW}{deny}"), true), (ALLOW.to_owned(), false)] {
+        for (policy, denied) in [(format!("{ALLOW}{DENY_HTTP}"), true), (ALLOW.to_owned(), false)] {
             let world = World::start(&policy, ZONE).await;
             let origin = world.origin(SITE).await;
             let mut client = world.client(SITE).await;
@@ -181,19 +182,12 @@ async fn a_deny_of_http_is_not_waited_out() {
 
 #[tokio::test]
 async fn a_later_deny_of_a_protocol_closes_what_was_never_looked_at() {
-    let deny = "
-    - name: no-plaintext
-      action: deny
-      to: [ { cidrs: [ 93.184.0.0/16 ] } ]
-      ports: [ 443 ]
-      protocol: http
-";
     let world = World::start(ALLOW, ZONE).await;
     let origin = world.origin(SITE).await;
     let mut client = world.client(SITE).await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
     let (_server, _) = origin.accept().await.unwrap();
-    world.worker.gate.policies.replace(policies(&format!("{ALLOW}{deny}"), 2));
+    world.worker.gate.policies.replace(policies(&format!("{ALLOW}{DENY_HTTP}"), 2));
     assert_eq!(read_all(&mut client).await, None);
     assert_eq!(story(&world.record().await), ("denied", "rule-denies", CloseReason::PolicyChanged));
 }
