@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod addrs;
+mod back_off;
 pub mod clock;
 pub mod connection;
 pub mod dns;

@@ -1,18 +1,15 @@
 //! The listener's loop: a socket, room for it, its original destination.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use sidegate_policy::{Direction, Reason};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Worker, farewell, link::Link, live::Judgement, record::Record};
-use crate::addrs::{ClientAddr, OriginalDst};
-
-/// How long to leave the listener alone when the system has no descriptor or memory for another socket.
-const BACK_OFF: Duration = Duration::from_millis(100);
+use crate::{
+    addrs::{ClientAddr, OriginalDst},
+    back_off,
+};
 
 /// A connection whose original destination is known.
 pub(crate) struct Accepted {
@@ -38,11 +35,11 @@ pub(crate) async fn accept_all(worker: &Arc<Worker>, listener: TcpListener, stor
 async fn take_in(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>, story: Story) {
     match accepted {
         Ok((client, from)) => welcome(worker, client, from, story),
-        Err(error) if is_of_one_connection(&error) => {}
+        Err(error) if back_off::is_of_one_peer(&error) => {}
         Err(error) => {
             worker.meters.accept_errors.increment(1);
             tracing::error!(%error, "can't accept connections; trying again");
-            sleep(BACK_OFF).await;
+            back_off::after(&error).await;
         }
     }
 }
@@ -75,23 +72,6 @@ pub(crate) fn learn_destination(link: &mut Link) -> Result<OriginalDst, Reason> 
             Err(Reason::NotRedirected)
         }
     }
-}
-
-/// Errors that `accept` passes on from the connection it was about to return. accept(2), "Error handling".
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::*;
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | ConnectionRefused
-            | NetworkDown
-            | NetworkUnreachable
-            | HostUnreachable
-            | TimedOut
-            | PermissionDenied
-            | Interrupted
-    )
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     addrs::{ClientAddr, OriginalDst},
+    back_off,
     limits::Limits,
     server::Gate,
 };
@@ -32,8 +33,6 @@ const STREAMS: usize = 256;
 const STREAM_IDLE: Duration = Duration::from_secs(10);
 /// Questions of one stream before it is closed: a client with more to ask connects again.
 const QUESTIONS_PER_STREAM: usize = 1000;
-/// Pause after a failed accept or receive, so that a lasting failure does not spin.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Answers datagrams until dropped.
 ///
@@ -49,9 +48,8 @@ pub async fn serve_udp(gate: Arc<Gate>, socket: UdpSocket) {
         let (length, source) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                // An ICMP error to an earlier answer, mostly: nobody listens there any more.
                 tracing::debug!(%error, "DNS socket");
-                tokio::time::sleep(PAUSE).await;
+                back_off::after(&error).await;
                 continue;
             }
         };
@@ -90,7 +88,7 @@ pub(crate) async fn serve_tcp(gate: Arc<Gate>, limits: Arc<Limits>, listener: Tc
             }
             Err(error) => {
                 tracing::warn!(%error, "accept on the DNS listener");
-                tokio::time::sleep(PAUSE).await;
+                back_off::after(&error).await;
             }
         }
     }

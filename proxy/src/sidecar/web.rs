@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use super::guests::Guests;
+use crate::back_off;
 
 /// Longest wait for a request's head.
 const HEAD: Duration = Duration::from_secs(2);
@@ -95,8 +96,7 @@ pub(super) async fn serve(door: Door, answer: Answer) {
             }
             Err(error) => {
                 tracing::warn!(%error, "a probe or admin connection can't be accepted");
-                // Out of descriptors: others must close some first.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                back_off::after(&error).await;
             }
         }
     }

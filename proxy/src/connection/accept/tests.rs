@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use tokio::time::Instant;
+
+use crate::back_off::BACK_OFF;
 
 use super::{
     super::{
