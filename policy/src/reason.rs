@@ -77,7 +77,7 @@ reasons! {
     AddressMulticast, "address-multicast", Policy, "Multicast is denied by the fixed table.", "";
     AddressBroadcast, "address-broadcast", Policy, "Broadcast is denied by the fixed table.", "";
     AddressReserved, "address-reserved", Policy, "An address of a reserved range.", "";
-    AddressPrivate, "address-private", Policy, "The name leads to an address that is not public: private, shared (CGNAT), ULA or documentation.", "If that is intended, say `private: true` beside the host.";
+    AddressPrivate, "address-private", Policy, "A rule by host would lead to an address that is not public: private, shared (CGNAT), ULA or documentation. The name leads there, or the application chose the address by itself.", "If the name is meant to lead there, say `private: true` beside the host; if the application chose the address, let it connect to where the name leads, or add a rule with `cidrs`.";
     AddressEmbedded, "address-embedded", Policy, "An IPv6 form that embeds an IPv4 address (mapped, NAT64, 6to4, Teredo).", "Use the IPv4 address itself.";
 
     HostInvalid, "host-invalid", Application, "The host name is not a valid, canonical DNS name.", "Send a valid DNS name (A-labels, letters, digits and hyphens).";

@@ -24,7 +24,7 @@ pub(super) fn fitting(
         return "# no single rule beside these policies would allow this\n".to_owned();
     };
     let what = match (explanation.decision.reason, near.failed) {
-        (Reason::AddressPrivate, _) => "if the name may be private, say `private: true` beside it in",
+        (Reason::AddressPrivate, _) => "if the name is meant to lead there, say `private: true` beside it in",
         (_, "http") => "name this request under `http` in",
         (_, "tls") => "mend the client, or change `tls` of",
         _ => "change `protocol` and `tls` of",
