@@ -120,7 +120,8 @@ class Place:
         return [ALLOWED, "93.184.216.11", "93.184.216.12", "93.184.216.13"]
 
     def remove_rules(self):
-        sh(*self.inside(self.app, TARGET / "sidegate-proxy", "init", "--remove"))
+        said = sh(*self.inside(self.app, TARGET / "sidegate-proxy", "init", "--remove"))
+        assert "puts them back within a second" in said
 
     def write_policy(self, more="", name="policy.yaml"):
         text = POLICY.format(allowed=ALLOWED, allowed6=ALLOWED6, host=HOST, more=more)

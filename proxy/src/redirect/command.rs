@@ -18,7 +18,7 @@ pub struct InitCommand {
     /// Print the rules as text for `nft -f` and change nothing; needs no privilege.
     #[arg(long, conflicts_with = "remove")]
     print: bool,
-    /// Remove every rule of Sidegate.
+    /// Remove every rule of Sidegate. Stop the proxy first: one that runs puts them back within a second.
     #[arg(long)]
     remove: bool,
     /// The user that the proxy runs as, whose own traffic leaves. No container of the workload may be able to become it.
@@ -142,9 +142,14 @@ fn tell_tuned(tuned: &Tuned, out: &mut impl Write) -> Result<(), InitError> {
     Ok(())
 }
 
+/// Said with every removal: whether a proxy runs here can't be told from the namespace alone.
+const PUT_BACK: &str = "a sidegate-proxy that still runs here puts them back within a second: stop it first";
+
 fn remove_rules() -> Result<(), InitError> {
     remove(&mut Netlink::netfilter().map_err(InitError::Socket)?)?;
-    Ok(writeln!(io::stdout(), "removed tables inet sidegate and netdev sidegate")?)
+    let mut out = io::stdout().lock();
+    writeln!(out, "removed tables inet sidegate and netdev sidegate")?;
+    Ok(writeln!(out, "{PUT_BACK}")?)
 }
 
 /// Why `init` failed.
