@@ -21,10 +21,13 @@ const PER_CONNECTION: usize = 2;
 /// Descriptors of a pipe: its two ends.
 const PER_PIPE: usize = 2;
 
-/// DNS streams get this part of the reserve, and half of this part of the rest.
+/// DNS streams get this part of the reserve, and half of this part of the rest. So do questions to resolvers, of the
+/// reserve; of the rest half as much.
 const STREAM_SHARE: usize = 4;
 /// Most that DNS streams get of the rest.
 const MOST_STREAMS: usize = 512;
+/// Most questions that wait for resolvers at once; each holds a descriptor.
+pub(crate) const MOST_QUESTIONS: usize = 512;
 
 /// Counts what lives, over all workers.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub(crate) struct Limits {
     descriptors: Allowance,
     /// For DNS streams alone: they can't crowd out connections, nor those them.
     streams: Allowance,
+    questions: usize,
     per_source: usize,
     sources: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -49,10 +53,13 @@ impl Limits {
     /// As [`Limits::new`], with a stated budget of descriptors.
     pub(crate) fn with_descriptors(settings: &Settings, budget: usize) -> Self {
         let for_streams = (budget / (2 * STREAM_SHARE)).min(MOST_STREAMS);
+        let for_questions = (budget / (4 * STREAM_SHARE)).min(MOST_QUESTIONS);
+        let reserved = settings.descriptor_reserve / STREAM_SHARE;
         Limits {
             connections: Allowance::new(settings.connections),
-            descriptors: Allowance::new(budget - for_streams),
-            streams: Allowance::new(for_streams + settings.descriptor_reserve / STREAM_SHARE),
+            descriptors: Allowance::new(budget - for_streams - for_questions),
+            streams: Allowance::new(for_streams + reserved),
+            questions: (for_questions + reserved).clamp(1, MOST_QUESTIONS),
             per_source: settings.connections_per_source,
             sources: Mutex::default(),
         }
@@ -88,6 +95,11 @@ impl Limits {
     /// Room for a DNS stream.
     pub(crate) fn stream(self: &Arc<Self>) -> Option<DescriptorSlot> {
         self.slot(1, |limits| &limits.streams)
+    }
+
+    /// How many questions may wait for resolvers at once. One has room whatever there is: without it nothing is reached.
+    pub(crate) fn questions(&self) -> usize {
+        self.questions
     }
 
     fn slot(self: &Arc<Self>, count: usize, pot: fn(&Limits) -> &Allowance) -> Option<DescriptorSlot> {
@@ -211,6 +223,18 @@ mod tests {
         let limits = limits(9, 1, 99);
         let _one = limits.connection(SOURCE).unwrap();
         limits.connection(OTHER).unwrap();
+    }
+
+    /// All that opens descriptors on behalf of a workload shares what there is, and leaves half of the reserve.
+    #[test]
+    fn the_parts_are_no_more_than_the_whole() {
+        let settings = Settings::default();
+        for budget in [0, 1, 7, 16, 100, 960, 4032, 100_000, usize::MAX / 2] {
+            let limits = Limits::with_descriptors(&settings, budget);
+            let given = limits.descriptors.most + limits.streams.most + limits.questions();
+            assert!(given <= budget + settings.descriptor_reserve / 2, "{given} of {budget}");
+            assert!(limits.questions() > 0);
+        }
     }
 
     #[test]

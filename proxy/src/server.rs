@@ -120,6 +120,7 @@ impl Running {
     fn start_with(gate: Arc<Gate>, listeners: Listeners, dial: Arc<Dialler>) -> io::Result<Running> {
         let meters = Arc::new(Meters::new());
         let limits = Arc::new(Limits::new(&gate.settings));
+        gate.resolver.narrow_to(limits.questions());
         let shares = share(listeners, gate.settings.workers.max(1))?;
         let (stop, stopped) = watch::channel(None);
         let access_log = gate.access_log.clone();

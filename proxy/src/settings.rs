@@ -23,7 +23,8 @@ pub struct Settings {
     pub connections: usize,
     /// Concurrent connections from one source address. Default 4096.
     pub connections_per_source: usize,
-    /// Descriptors kept free for control, DNS and health. Default 64.
+    /// Descriptors kept free for control, DNS and health: a quarter for DNS streams, a quarter for questions to resolvers.
+    /// Default 64.
     pub descriptor_reserve: usize,
     /// Upstream resolvers; the first answers, the next is asked on failure.
     pub resolvers: Vec<SocketAddr>,

@@ -22,11 +22,10 @@ use super::{
     resolv_conf::ResolvConf,
     upstream,
 };
+use crate::limits::MOST_QUESTIONS;
 
 /// Names and families that are remembered.
 const CACHED: usize = 10_000;
-/// Questions that may wait for an answer at once; each holds a descriptor.
-const OUTSTANDING: usize = 512;
 /// Seconds that addresses may be used: long enough to be worth caching, short enough that a change gets through.
 const TTL: std::ops::RangeInclusive<u32> = 5..=3600;
 /// Seconds that the absence of a name or address is remembered.
@@ -110,7 +109,7 @@ impl Resolver {
                 patience,
                 cache: Mutex::new(Cache::new(CACHED)),
                 flights: Flights::default(),
-                outstanding: Semaphore::new(OUTSTANDING),
+                outstanding: Semaphore::new(MOST_QUESTIONS),
             }),
         }
     }
@@ -128,6 +127,12 @@ impl Resolver {
             ));
         }
         Ok(servers)
+    }
+
+    /// Lets at most so many questions wait for an answer at once; each holds a descriptor. Call before any is asked.
+    pub(crate) fn narrow_to(&self, questions: usize) {
+        let outstanding = &self.shared.outstanding;
+        outstanding.forget_permits(outstanding.available_permits().saturating_sub(questions));
     }
 
     /// Addresses of one family, from cache or upstream. Concurrent questions for one name are asked once.

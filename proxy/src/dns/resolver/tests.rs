@@ -186,6 +186,26 @@ async fn silence_ends_in_time_and_is_remembered_shortly() {
     assert_eq!(later.elapsed().as_secs(), 5, "but not for long");
 }
 
+/// Each question holds a descriptor: those beyond the share wait their turn, here in vain.
+#[tokio::test(start_paused = true)]
+async fn no_more_questions_wait_than_have_descriptors() {
+    for (room, asked) in [(2, 2), (10, 6)] {
+        let upstream = Upstream::start(|_| Vec::new()).await;
+        let resolver = Resolver::new(vec![upstream.addr]);
+        resolver.narrow_to(room);
+        let questions = (0..6).map(|number| {
+            let (host, resolver) =
+                (HostName::parse(&format!("h{number}.shop.test")).unwrap(), resolver.clone());
+            tokio::spawn(async move { resolver.resolve(&host, Family::V4).await })
+        });
+        for question in questions.collect::<Vec<_>>() {
+            assert_eq!(question.await.unwrap(), Err(ResolveError::Timeout));
+        }
+        let names: HashSet<String> = upstream.seen().iter().map(Seen::name).collect();
+        assert_eq!(names.len(), asked);
+    }
+}
+
 #[tokio::test]
 async fn a_silent_resolver_is_passed_over_and_asked_again() {
     let silent = Upstream::start(|_| Vec::new()).await;
