@@ -52,7 +52,11 @@ fn listeners() -> Vec<TcpListener> {
         .collect()
 }
 
-#[allow(clippy::disallowed_methods, reason = "plays the application")]
 fn dial(to: SocketAddr) -> std::io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to, PATIENCE)
+    dial_for(PATIENCE, to)
+}
+
+#[allow(clippy::disallowed_methods, reason = "plays the application")]
+fn dial_for(patience: Duration, to: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to, patience)
 }

@@ -1,16 +1,25 @@
 //! Refusals are told, and the rules can be read.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    time::Duration,
+};
 
-use sidegate_harness::{Case, World, netns::nft, until};
+use sidegate_harness::{
+    Case, World,
+    netns::{ip, nft},
+    until,
+};
 use sidegate_proxy::redirect::{
     NFLOG_GROUP, Netlink, Plan, Refusal, Refusals, RefusedProtocol, Spec, install, prepare_loopback, remove,
 };
 
-use crate::{PATIENCE, TARGET_V4, TARGET_V6, dial, put_in_place, sidecar};
+use crate::{PATIENCE, TARGET_V4, TARGET_V6, dial, dial_for, put_in_place, sidecar};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "refusals_are_told", run: refusals_are_told },
+    Case { name: "a_scoped_address_is_refused_at_once", run: a_scoped_address_is_refused_at_once },
     Case { name: "the_printed_rules_are_the_installed_ones", run: the_printed_rules_are_the_installed_ones },
 ];
 
@@ -42,6 +51,38 @@ fn refusals_are_told() {
     assert_eq!(told[..2], expected);
     assert_eq!((told[2].protocol, told[2].destination), (RefusedProtocol::Tcp, own));
     assert_eq!(told.len(), 3);
+}
+
+/// The socket of such a connection is bound to a device: redirected, it would send to `::1` over the wire and wait.
+fn a_scoped_address_is_refused_at_once() {
+    let mut world = World::new();
+    ip("address add fe80::2/64 dev app0 nodad");
+    let device =
+        rustix::net::netdevice::name_to_index(UdpSocket::bind("0.0.0.0:0").unwrap(), "app0").unwrap();
+    let far = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
+    let to = |port| SocketAddr::V6(SocketAddrV6::new(far, port, 0, device));
+    // The control: rules that redirect it, and let nothing of it reach the wire.
+    nft("table inet naive {
+        chain out { type nat hook output priority -100; meta l4proto tcp redirect to :15001; }
+        chain wire { type filter hook postrouting priority 300; oif != \"lo\" fib daddr type local drop; }
+    }");
+    let error = dial_for(Duration::from_secs(1), to(443)).expect_err("hangs");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    nft("delete table inet naive");
+    put_in_place(&sidecar());
+    let refusals = Refusals::open(NFLOG_GROUP).unwrap();
+    for port in [443, 53] {
+        let error = dial(to(port)).expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let mut told = Vec::new();
+        until(PATIENCE, "a refusal", || {
+            told.extend(refusals.take().unwrap());
+            !told.is_empty()
+        });
+        let told: Vec<_> = told.iter().map(|refusal| (refusal.protocol, refusal.destination)).collect();
+        assert_eq!(told, [(RefusedProtocol::Tcp, SocketAddr::from((far, port)))]);
+    }
+    assert_eq!(world.frames(), []);
 }
 
 /// What nft makes of our text is what the kernel got from our encoder.

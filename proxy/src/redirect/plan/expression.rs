@@ -28,6 +28,11 @@ impl Expr {
                 lookup(m, set);
             }
             Expr::DestinationIn(set) => destination_in(m, set),
+            Expr::LinkLocal => {
+                payload(m, NFT_PAYLOAD_NETWORK_HEADER, (24, 16), NFT_REG_1);
+                bits(m, &[0xff, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                compare(m, NFT_CMP_EQ, &[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            }
             Expr::Icmpv6Types(from, to) => {
                 payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, (0, 1), NFT_REG_1);
                 if from == to {
@@ -147,13 +152,18 @@ fn ct(m: &mut Message, key: u32) {
 /// Some bit of the mask is set, or none is.
 fn ct_bits(m: &mut Message, key: u32, mask: u32, set: bool) {
     ct(m, key);
+    bits(m, &mask.to_ne_bytes());
+    compare(m, equal(!set), &[0; 4]);
+}
+
+/// Keeps the bits of a mask of up to 16 bytes.
+fn bits(m: &mut Message, mask: &[u8]) {
     expression(m, "bitwise", |m| {
         m.be32(uapi::NFTA_BITWISE_SREG, NFT_REG_1).be32(uapi::NFTA_BITWISE_DREG, NFT_REG_1);
-        m.be32(uapi::NFTA_BITWISE_LEN, 4);
-        m.nested(uapi::NFTA_BITWISE_MASK, |m| value(m, &mask.to_ne_bytes()));
-        m.nested(uapi::NFTA_BITWISE_XOR, |m| value(m, &[0; 4]));
+        m.be32(uapi::NFTA_BITWISE_LEN, mask.len() as u32);
+        m.nested(uapi::NFTA_BITWISE_MASK, |m| value(m, mask));
+        m.nested(uapi::NFTA_BITWISE_XOR, |m| value(m, &[0; 16][..mask.len()]));
     });
-    compare(m, equal(!set), &[0; 4]);
 }
 
 /// Loads bytes (offset, length) of a header into a register.

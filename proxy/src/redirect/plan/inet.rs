@@ -6,6 +6,8 @@
 //! - Resets and ICMP errors made by `reject` pass these chains themselves. They belong to a flow (related) and go to
 //!   a local address, though their source is foreign.
 //! - Some packets have no socket (TIME_WAIT, resets): no owner matches them, so they follow their flow's mark.
+//! - A TCP socket that dials an IPv6 link-local address is bound to the device of its scope: translated to `::1`, its SYN
+//!   would still go to the wire.
 //! - A flow counts as arrived from outside only if its first packet came in over a real interface. A workload can
 //!   send itself a packet with a foreign source (IPV6_FREEBIND needs no privilege), and the "reply" would leave.
 
@@ -72,6 +74,8 @@ fn dial(spec: &Spec) -> Chain {
         rules.push(rule("the proxy dials by itself", [Owner(uid), Return]));
     }
     let local = rule("between processes of the workload", [Local(Destination, true), Return]);
+    // Its socket is bound to the device, and would be redirected onto the wire. So it is left for `leave` to refuse.
+    rules.push(rule("no redirect from a device", [Ip(V6), L4(Tcp), LinkLocal, Return]));
     let dns = [
         rule("DNS, whichever resolver was meant", [L4(Udp), DestinationPort(DNS), Redirect(spec.dns)]),
         rule("DNS, whichever resolver was meant", [L4(Tcp), DestinationPort(DNS), Redirect(spec.dns)]),

@@ -135,6 +135,8 @@ pub(crate) enum Expr {
     DestinationPortIn(SetName),
     /// Destination address and port are in a set.
     DestinationIn(SetName),
+    /// The destination is an IPv6 link-local address (fe80::/10). Comes after [`Expr::Ip`].
+    LinkLocal,
     /// ICMPv6 types, inclusive.
     Icmpv6Types(u8, u8),
     /// The destination (or source) address is local to this namespace, or is not.

@@ -123,6 +123,7 @@ impl Display for Expr {
             Expr::DestinationPortIn(set) => write!(f, "th dport @{set}"),
             Expr::DestinationIn(set @ SetName::Udp6) => write!(f, "ip6 daddr . udp dport @{set}"),
             Expr::DestinationIn(set) => write!(f, "ip daddr . udp dport @{set}"),
+            Expr::LinkLocal => f.write_str("ip6 daddr fe80::/10"),
             Expr::Icmpv6Types(from, to) if from == to => write!(f, "icmpv6 type {from}"),
             Expr::Icmpv6Types(from, to) => write!(f, "icmpv6 type {from}-{to}"),
             Expr::Local(End::Source, is) => write!(f, "fib saddr type {}local", not(is)),

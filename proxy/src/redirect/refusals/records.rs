@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     thread::JoinHandle,
@@ -218,10 +219,16 @@ fn reason(refusal: &Refusal) -> Reason {
         refusal.destination.ip().is_loopback() || refusal.destination.ip() == refusal.source.ip();
     match refusal.protocol {
         RefusedProtocol::Tcp | RefusedProtocol::Udp if to_ourselves => Reason::AddressOwnListener,
+        // Redirected otherwise.
+        RefusedProtocol::Tcp if is_scoped(refusal.destination.ip()) => Reason::AddressLinkLocal,
         RefusedProtocol::Tcp => Reason::OlderThanRules,
         RefusedProtocol::Udp => Reason::UdpRefused,
         RefusedProtocol::Icmp | RefusedProtocol::Other(_) => Reason::ProtocolRefused,
     }
+}
+
+fn is_scoped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn explain(refusal: &Refusal, reason: Reason, datagrams: Datagrams) -> String {
@@ -284,6 +291,8 @@ mod tests {
             (RefusedProtocol::Tcp, "127.0.0.1:40000", "127.0.0.1:15001", Reason::AddressOwnListener),
             (RefusedProtocol::Tcp, "[fd00::1]:40000", "[fd00::1]:15053", Reason::AddressOwnListener),
             (RefusedProtocol::Tcp, "192.0.0.8:40000", "192.0.2.1:443", Reason::OlderThanRules),
+            (RefusedProtocol::Tcp, "[fe80::1]:40000", "[fe80::2]:443", Reason::AddressLinkLocal),
+            (RefusedProtocol::Tcp, "192.0.0.8:40000", "169.254.0.1:443", Reason::OlderThanRules),
             (RefusedProtocol::Udp, "192.0.0.8:40000", "192.0.2.1:443", Reason::UdpRefused),
             (RefusedProtocol::Icmp, "192.0.0.8:0", "192.0.2.1:0", Reason::ProtocolRefused),
             (RefusedProtocol::Other(136), "192.0.0.8:0", "192.0.2.1:0", Reason::ProtocolRefused),
