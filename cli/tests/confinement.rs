@@ -40,6 +40,47 @@ fn processes_outside_are_neither_seen_nor_signalled() {
     assert!(Command::new("sh").args(["-c", &control]).status().unwrap().success());
 }
 
+/// What the command does to a log, one word for each that works.
+const TAMPER: &str = r#"
+(: > "$0") 2>/dev/null && echo shortened
+(echo forged >> "$0") 2>/dev/null && echo written
+ln "$0" "$0.link" 2>/dev/null && echo linked
+mv "$0" "$0.old" 2>/dev/null && echo moved
+rm -f "$0" 2>/dev/null && echo removed
+umount "$0" 2>/dev/null && echo unmounted
+mount -o remount,bind,rw "$0" 2>/dev/null && echo remounted
+unshare --map-root-user --mount sh -c 'umount "$0" || mount -o remount,bind,rw "$0"' "$0" 2>/dev/null && echo unshared
+echo tried"#;
+
+#[test]
+fn the_access_log_is_not_the_command_s_to_write() {
+    let place = tempfile::tempdir().unwrap();
+    let [log, other] = ["access.jsonl", "other.jsonl"].map(|name| place.path().join(name));
+    std::fs::write(&log, "earlier\n").unwrap();
+    std::fs::write(&other, "earlier\n").unwrap();
+    let run = |target: &Path| {
+        sidegate(&["--access-log", log.to_str().unwrap(), "--", "sh", "-c", TAMPER, target.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(text(&run(&log)), "tried\n");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "earlier\n");
+    // The control: any other file of the user is the command's to spoil.
+    assert_eq!(text(&run(&other)), "shortened\nwritten\nlinked\nmoved\nremoved\ntried\n");
+}
+
+/// The folder around it can be moved, and is missed.
+#[test]
+fn an_access_log_that_is_led_away_is_told_of() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("logs");
+    std::fs::create_dir(&folder).unwrap();
+    let log = folder.join("access.jsonl");
+    let script = format!("mv {0} {0}.old; mkdir {0}", folder.display());
+    let run = sidegate(&["--access-log", log.to_str().unwrap(), "--", "sh", "-c", &script]).output().unwrap();
+    assert!(text(&run).contains("WARNING: the access log") && text(&run).contains("moved"), "{}", text(&run));
+}
+
 /// Behind the gate root may not map itself into namespaces of its own; ordinary users may. Either way it ends.
 #[test]
 fn a_gate_within_a_gate_stands_or_says_why_not() {

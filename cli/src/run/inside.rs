@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) environment: Vec<(OsString, OsString)>,
     /// Unix sockets that stay reachable.
     pub(super) allow_socket: Vec<PathBuf>,
+    /// The access log, which the command may not write.
+    pub(super) access_log: Option<PathBuf>,
     /// Listener sockets of each kind and family: one a worker.
     pub(super) workers: usize,
     /// Give the command a PID namespace and `/proc` of its own.
@@ -74,6 +76,7 @@ fn live(channel: &Channel, plan: &Plan) -> Result<i32, Failure> {
 
     serve_network(channel, plan)?;
     mounts::arrange(&sockets).map_err(at(Step::Mounts))?;
+    plan.access_log.as_deref().map_or(Ok(()), mounts::protect).map_err(at(Step::Mounts))?;
     if plan.own_processes {
         mounts::own_proc().map_err(at(Step::Proc))?;
     }

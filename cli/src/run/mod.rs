@@ -10,6 +10,7 @@ mod channel;
 mod explain;
 mod init;
 mod inside;
+mod log_file;
 mod mounts;
 mod network;
 mod outside;
@@ -48,6 +49,7 @@ pub(crate) use args::RunArgs;
 use channel::{FromOutside, Step};
 pub(crate) use explain::wants_colour;
 use inside::Plan;
+use log_file::LogFile;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
 use suggestion::Known;
@@ -114,15 +116,23 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         Err(error) => return unavailable(&format!("the roots for the command can't be written: {error}")),
     };
     let environment = trust.as_ref().map(Trust::environment).unwrap_or_default();
-    let prepared = match prepare(&args, settings.workers, environment) {
+    let log = match args.access_log.as_deref().map(LogFile::look).transpose() {
+        Ok(log) => log.flatten(),
+        Err(error) => return unavailable(&format!("the access log can't be looked at: {error}")),
+    };
+    let prepared = match prepare(&args, settings.workers, environment, log.as_ref()) {
         Ok(prepared) => prepared,
         Err(failure) => {
             eprint!("{}", unavailable::explain(&failure, &unavailable::Surroundings::look()));
             return UNAVAILABLE;
         }
     };
-    serve(&args, policies, settings, (prepared, origins, inspection))
-        .unwrap_or_else(|error| unavailable(&error.to_string()))
+    let status = serve(&args, policies, settings, (prepared, origins, inspection))
+        .unwrap_or_else(|error| unavailable(&error.to_string()));
+    if let Some(harm) = log.and_then(|log| log.harm()) {
+        eprintln!("sidegate: {harm}");
+    }
+    status
 }
 
 /// Makes the inner side; where a `/proc` of its own is refused, again without.
@@ -130,11 +140,13 @@ fn prepare(
     args: &RunArgs,
     workers: usize,
     environment: Vec<(OsString, OsString)>,
+    log: Option<&LogFile>,
 ) -> Result<Prepared, Unprepared> {
     let mut plan = Plan {
         command: args.command.clone(),
         environment,
         allow_socket: args.allow_socket.clone(),
+        access_log: log.map(|log| log.path().to_owned()),
         workers,
         own_processes: true,
     };

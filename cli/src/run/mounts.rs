@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::{
+    fs::StatVfsMountFlags,
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+};
 
 /// Devices that reach other machines without the network namespace having a say.
 const CLOSED_DEVICES: [&str; 2] = ["/dev/infiniband", "/dev/vhost-vsock"];
@@ -51,6 +54,28 @@ pub(super) fn arrange(sockets: &[PathBuf]) -> io::Result<()> {
 pub(super) fn own_proc() -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
+}
+
+/// Makes one file read-only in this view: it can be neither written, shortened, renamed nor removed through its path, and
+/// no second name of it can be made. Without capabilities the mount can't be undone.
+///
+/// # Errors
+/// The kernel refuses a mount.
+pub(super) fn protect(file: &Path) -> io::Result<()> {
+    rustix::mount::mount_bind(file, file)?;
+    // Flags that a remount must repeat: a less privileged namespace may not take them away.
+    let has = rustix::fs::statvfs(file)?.f_flag;
+    let flags = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let kept = flags.into_iter().filter(|(there, _)| has.contains(*there)).map(|(_, flag)| flag);
+    let flags = kept.collect::<MountFlags>() | MountFlags::BIND | MountFlags::RDONLY;
+    Ok(rustix::mount::mount_remount(file, flags, "")?)
 }
 
 /// Kernel settings that are no part of any namespace the command has. Their files belong to root: a command that runs as
