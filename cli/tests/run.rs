@@ -164,8 +164,12 @@ fn started(command: &mut Command) -> (Started, BufReader<ChildStdout>) {
     (Started(child), output)
 }
 
+/// A shell keeps ignoring what was ignored when it started, as a job in the background of a script ignores SIGINT: these
+/// tests may be one.
 fn running(script: &str) -> (Started, BufReader<ChildStdout>) {
-    started(&mut sidegate(&["--", "sh", "-c", script]))
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,QUIT,TERM,USR1").arg(program());
+    started(command.args(["run", "--quiet", "--", "sh", "-c", script]))
 }
 
 fn next(lines: &mut impl BufRead) -> String {

@@ -15,7 +15,7 @@ use aliases::Mounted;
 /// Directories where sockets of other network namespaces show up too (mounted into a container), and how deep to look.
 const SEARCHED: [(&str, usize); 3] = [("/run", 5), ("/var/run", 5), ("/tmp", 2)];
 
-/// Directory entries looked at in total; a full `/tmp` must not make the start slow.
+/// Directory entries looked at below one place; a full `/tmp` must not make the start slow, nor keep `/run` from being searched.
 const MOST_ENTRIES: usize = 20_000;
 
 /// Every Unix socket in the file system that can be found now, less those that are to stay. Paths are canonical.
@@ -24,7 +24,6 @@ const MOST_ENTRIES: usize = 20_000;
 /// the whole directory is looked through. A bind mount shows the file elsewhere too.
 pub(super) fn reachable(allowed: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
-    let mut budget = MOST_ENTRIES;
     if let Ok(table) = fs::read_to_string("/proc/net/unix") {
         let bound: Vec<Bound> = table.lines().skip(1).filter_map(Bound::parse).collect();
         let directories: BTreeSet<PathBuf> = absolute(&bound)
@@ -32,13 +31,13 @@ pub(super) fn reachable(allowed: &[PathBuf]) -> Vec<PathBuf> {
             .filter_map(|path| path.parent().map(Path::to_owned))
             .collect();
         for directory in directories {
-            walk(&directory, 1, &mut budget, &mut found);
+            walk(&directory, 1, MOST_ENTRIES, &mut found);
         }
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let searched = SEARCHED.iter().map(|(path, depth)| (PathBuf::from(path), *depth));
     for (directory, depth) in searched.chain(own.map(|path| (path, 4))) {
-        walk(&directory, depth, &mut budget, &mut found);
+        walk(&directory, depth, MOST_ENTRIES, &mut found);
     }
     let mounts = Mounted::all(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
     for path in allowed {
@@ -105,17 +104,21 @@ fn canonical_socket(path: &Path) -> Option<PathBuf> {
     fs::symlink_metadata(&canonical).ok()?.file_type().is_socket().then_some(canonical)
 }
 
-fn walk(directory: &Path, depth: usize, budget: &mut usize, found: &mut BTreeSet<PathBuf>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if *budget == 0 {
-            return;
-        }
-        *budget -= 1;
-        match entry.file_type() {
-            Ok(kind) if kind.is_socket() => found.extend(canonical_socket(&entry.path())),
-            Ok(kind) if kind.is_dir() && depth > 1 => walk(&entry.path(), depth - 1, budget, found),
-            _ => {}
+/// Adds the sockets below a directory, of `most` entries in all.
+fn walk(directory: &Path, depth: usize, most: usize, found: &mut BTreeSet<PathBuf>) {
+    let mut budget = most;
+    let mut waiting = vec![(directory.to_owned(), depth)];
+    while let Some((directory, depth)) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if budget == 0 {
+                return;
+            }
+            budget -= 1;
+            match entry.file_type() {
+                Ok(kind) if kind.is_socket() => found.extend(canonical_socket(&entry.path())),
+                Ok(kind) if kind.is_dir() && depth > 1 => waiting.push((entry.path(), depth - 1)),
+                _ => {}
+            }
         }
     }
 }
@@ -149,6 +152,20 @@ mod tests {
         fs::rename(&second, place.join("renamed")).unwrap();
         let found = reachable(&[]);
         assert!(found.contains(&place.join("linked")) && found.contains(&place.join("renamed")), "{found:?}");
+    }
+
+    /// A socket of another network namespace is in no table of ours: only the search finds it.
+    #[test]
+    fn a_full_directory_hides_no_socket_elsewhere() {
+        let full = tempfile::tempdir_in("/var/tmp").unwrap();
+        let _live = UnixListener::bind(full.path().join("live.sock")).unwrap();
+        for number in 0..MOST_ENTRIES {
+            fs::File::create(full.path().join(number.to_string())).unwrap();
+        }
+        let place = tempfile::tempdir_in("/tmp").unwrap();
+        let path = fs::canonicalize(place.path()).unwrap().join("foreign.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(reachable(&[]).contains(&path));
     }
 
     #[test]
