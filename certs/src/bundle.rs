@@ -48,7 +48,7 @@ pub enum BundleError {
     #[error("the bundle is no JWK set: {0}")]
     Json(String),
     /// Not PEM, or not certificates.
-    #[error("the bundle is no list of PEM certificates")]
+    #[error("the bundle is no list of certificates")]
     Pem,
     /// A root of X.509-SVIDs with no certificate or several. Section 4.2.1.
     #[error("key {key} has {count} certificates (x5c); a root has exactly one")]
@@ -122,6 +122,14 @@ impl TrustBundle {
     /// As [`TrustBundle::from_roots`], or no PEM.
     pub fn from_pem(domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
         Self::from_roots(domain, x509::certificates_of_pem(pem).ok_or(BundleError::Pem)?)
+    }
+
+    /// Reads certificates in DER, one after the other. SPIFFE Workload API section 5.2.
+    ///
+    /// # Errors
+    /// As [`TrustBundle::from_roots`], or no certificates.
+    pub fn from_der(domain: TrustDomain, der: &[u8]) -> Result<Self, BundleError> {
+        Self::from_roots(domain, x509::certificates_of_der(der).ok_or(BundleError::Pem)?)
     }
 
     /// Whose roots they are.
@@ -241,7 +249,7 @@ impl TrustError {
 }
 
 /// The bundles that we believe in, by trust domain, and what was revoked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustStore {
     bundles: BTreeMap<TrustDomain, Arc<TrustBundle>>,
     revocations: Arc<Revocations>,
@@ -264,6 +272,16 @@ impl TrustStore {
     pub fn with_revocations(mut self, revocations: Revocations) -> Self {
         self.revocations = Arc::new(revocations);
         self
+    }
+
+    /// The same, but of each issuer whose newest list here is older than that of `before`, what `before` knows: whoever
+    /// puts an old list in the place of a new one must not bring back what was revoked. How many those issuers are.
+    #[must_use]
+    pub fn no_older_than(mut self, before: &TrustStore) -> (Self, usize) {
+        let mut revocations = Arc::unwrap_or_clone(self.revocations);
+        let kept = revocations.keep_newer(&before.revocations);
+        self.revocations = Arc::new(revocations);
+        (self, kept)
     }
 
     /// The bundle of a trust domain.

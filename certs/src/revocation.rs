@@ -50,6 +50,8 @@ struct Issued {
     serials: HashSet<Vec<u8>>,
     /// When the newest list should be replaced; `None`: it doesn't say.
     next: Option<UnixTime>,
+    /// The newest list's number, big-endian without leading zeros; `None`: it has none. RFC 5280 section 5.2.3.
+    number: Option<Vec<u8>>,
 }
 
 impl Revocations {
@@ -79,7 +81,25 @@ impl Revocations {
         let known = self.issuers.entry(issuer).or_default();
         known.serials.extend(serials);
         known.next = known.next.max(next);
+        let number = list.crl_number().map(|number| significant(&number.to_bytes_be()).to_vec());
+        if older(&known.number, &number) {
+            known.number = number;
+        }
         Ok(())
+    }
+
+    /// Takes back from `before` what it knows of issuers whose newest list here is older than there. How many those are.
+    pub(crate) fn keep_newer(&mut self, before: &Revocations) -> usize {
+        let mut kept = 0;
+        for (issuer, known) in &before.issuers {
+            if let Some(now) = self.issuers.get_mut(issuer)
+                && older(&now.number, &known.number)
+            {
+                *now = known.clone();
+                kept += 1;
+            }
+        }
+        kept
     }
 
     /// Whether the authority with this key (SubjectPublicKeyInfo, DER) revoked that serial number.
@@ -101,6 +121,12 @@ impl Revocations {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Whether the number `one` is lower than `other`; a list without a number is older than any that has one.
+fn older(one: &Option<Vec<u8>>, other: &Option<Vec<u8>>) -> bool {
+    let rank = |number: &Option<Vec<u8>>| number.as_ref().map(|bytes| (bytes.len(), bytes.clone()));
+    rank(one) < rank(other)
 }
 
 /// The key of the issuer that signed the list.

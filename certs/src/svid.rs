@@ -130,6 +130,16 @@ impl Svid {
         Self::from_chain(chain)
     }
 
+    /// Reads certificates in DER, leaf first, one after the other. SPIFFE Workload API section 5.2.
+    ///
+    /// # Errors
+    /// Every rule that it violates.
+    pub fn from_der(der: &[u8]) -> Result<Self, Violations> {
+        let chain = x509::certificates_of_der(der)
+            .ok_or_else(|| Violations(vec![Violation::Malformed { position: 1 }]))?;
+        Self::from_chain(chain)
+    }
+
     /// Whom it names.
     pub fn id(&self) -> &SpiffeId {
         &self.id

@@ -23,6 +23,17 @@ pub(crate) fn certificates_of_pem(pem: &[u8]) -> Option<Vec<CertificateDer<'stat
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()
 }
 
+/// Certificates in DER, one after the other as the SPIFFE Workload API has them; `None`: something else is among them.
+pub(crate) fn certificates_of_der(mut der: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let mut found = Vec::new();
+    while !der.is_empty() {
+        let (rest, _) = X509Certificate::from_der(der).ok()?;
+        found.push(CertificateDer::from(der.get(..der.len() - rest.len())?.to_vec()));
+        der = rest;
+    }
+    Some(found)
+}
+
 /// A certificate in PEM. RFC 7468 section 5.
 pub fn certificate_to_pem(der: &[u8]) -> String {
     to_pem("CERTIFICATE", der)

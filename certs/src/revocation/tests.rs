@@ -81,3 +81,28 @@ fn zeros_before_a_number_do_not_hide_it() {
     let spki = world.issuing.key().public().spki();
     assert!(revocations.revoked(spki, &[0x80, 1]) && revocations.revoked(spki, &[0, 0x80, 1]));
 }
+
+#[test]
+fn an_older_list_does_not_take_the_place_of_a_newer_one() {
+    let (world, other) = (World::of("example.org"), World::of("other.test"));
+    let known = |world: &World, number: u64, serial: u8| {
+        let list = world.issuing.revocation_list(&[revoked(&[serial])], number, now(), after(60)).unwrap();
+        let mut revocations = Revocations::default();
+        revocations.admit(&list, &[world.issuing.chain()[0].clone()]).unwrap();
+        revocations
+    };
+    let spki = world.issuing.key().public().spki();
+    let newer = known(&world, 300, 7);
+    let mut old = known(&world, 299, 8);
+    assert!(!old.revoked(spki, &[7]), "the naive reading forgets it");
+    assert_eq!((old.keep_newer(&newer), &old), (1, &newer));
+    // As new, or newer: what it says counts.
+    for number in [300, 301, 1 << 40] {
+        let mut next = known(&world, number, 9);
+        assert_eq!(next.keep_newer(&newer), 0);
+        assert!(next.revoked(spki, &[9]) && !next.revoked(spki, &[7]));
+    }
+    // Another issuer's numbers are nothing to it.
+    let mut foreign = known(&other, 1, 5);
+    assert_eq!((foreign.keep_newer(&newer), foreign.len()), (0, 1));
+}

@@ -67,6 +67,11 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
         self.fields.required(name, what, fix, &mut self.findings.borrow_mut());
     }
 
+    /// Where a field stands, if it is there.
+    pub fn place(&self, name: &str) -> Option<Range<usize>> {
+        self.fields.entry(name).map(|entry| entry.key_span.clone())
+    }
+
     /// A text and its place.
     pub fn text(&self, name: &str) -> Option<(&'n str, Range<usize>)> {
         let node = self.fields.value(name)?;

@@ -68,6 +68,9 @@ pub enum Ground {
     /// A file for revocation lists that has none.
     #[error("there is no revocation list in it")]
     NoList,
+    /// The Workload API gives nothing, or nothing that can be used.
+    #[error("the Workload API: {0}")]
+    Api(String),
     /// Roots that servers outside the mesh are verified by.
     #[error(transparent)]
     Roots(#[from] OriginError),
@@ -105,6 +108,9 @@ impl Fault {
             Ground::Bundle(_) => {
                 "give the trust domain's roots: PEM certificates, or a SPIFFE bundle (a JWK set)"
             }
+            Ground::Api(_) => {
+                "see that the agent runs and that an entry for this workload is registered with it"
+            }
             Ground::Roots(_) => "give root certificates in PEM, each of them readable",
             Ground::NoRootHolds => "replace the bundle by the trust domain's present one",
             Ground::List(_) | Ground::NoList | Ground::Issuers => {
@@ -123,6 +129,7 @@ impl Fault {
             Ground::Expired(_) | Ground::NotYet(_) | Ground::NoRootHolds => "expired",
             Ground::TrustDomain { .. } | Ground::Workload { .. } => "identity-other",
             Ground::Bundle(_) => "bundle",
+            Ground::Api(_) => "workload-api",
             Ground::Roots(_) => "roots",
             Ground::List(_) | Ground::NoList | Ground::Issuers => "revocations",
         };

@@ -1,5 +1,5 @@
 //! Who this proxy is to its peers and whom it believes: an X.509-SVID with its key, and a trust bundle, from files that
-//! somebody else renews (cert-manager, the secrets CSI driver, spiffe-helper).
+//! somebody else renews (cert-manager, the secrets CSI driver, spiffe-helper), or from the SPIFFE Workload API.
 //!
 //! [`Follower`] looks at the files twice a second and swaps what [`Identities`] holds; a handshake reads it there.
 //! The pair of certificate and key is taken whole or not at all, and so is trust, which is the bundle and the
@@ -11,9 +11,11 @@ mod fault;
 mod files;
 mod follow;
 mod load;
+mod take;
 #[cfg(test)]
 mod tests;
 mod told;
+mod workload_api;
 
 pub use fault::{Fault, Ground};
 pub use files::IdentityFiles;
@@ -21,6 +23,7 @@ pub use follow::Follower;
 pub use load::check;
 pub use told::Identities;
 pub(crate) use told::unconfigured;
+pub use workload_api::{Endpoint, VARIABLE, WorkloadApi};
 pub(crate) use {attempts::Attempts, files::read};
 
 /// When the certificate that is served ends, in seconds since 1970; there once a certificate was loaded.
@@ -29,6 +32,16 @@ pub const EXPIRY: &str = "sidegate_identity_expiry_seconds";
 pub const ROTATIONS: &str = "sidegate_identity_rotations_total";
 /// Times that files were refused, by `part`: `identity` (certificate and key) or `trust` (bundle and revocation lists).
 pub const ERRORS: &str = "sidegate_identity_errors_total";
+
+/// Where an identity comes from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum IdentitySource {
+    /// Files that somebody else renews.
+    Files(IdentityFiles),
+    /// The SPIFFE Workload API.
+    WorkloadApi(Endpoint),
+}
 
 /// What several files make together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use sidegate_policy::{
 pub use self::inbound::Inbound;
 use crate::{
     dns::ResolvConf,
-    identity::IdentityFiles,
+    identity::IdentitySource,
     redirect::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID},
     settings::Settings,
 };
@@ -34,9 +34,9 @@ pub struct Config {
     /// The workload's SPIFFE ID: chooses the policies that apply, and is written into records.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_option")]
     pub workload: Option<SpiffeId>,
-    /// The files of its X.509-SVID and of whom it believes; `None`: it has no identity.
+    /// Where its X.509-SVID comes from, and whom it believes; `None`: it has no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<IdentityFiles>,
+    pub identity: Option<IdentitySource>,
     /// Files of root certificates, by the label that rules name them by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub roots: BTreeMap<String, PathBuf>,
@@ -198,6 +198,15 @@ impl Config {
     /// Every diagnostic at once.
     pub fn parse(source: &Source, folder: &Path) -> Result<Config, Vec<Diagnostic>> {
         read_sections(source, KIND, FIELDS, |root| build(root, folder))
+    }
+
+    /// Takes the Workload API that the environment names where the configuration names no source of an identity.
+    pub(super) fn fill_identity(&mut self, address: Option<String>) {
+        let Some(address) = address.filter(|_| self.identity.is_none()) else { return };
+        match identity::of_environment(self.workload.as_ref(), &address) {
+            Ok(endpoint) => self.identity = Some(IdentitySource::WorkloadApi(endpoint)),
+            Err(why) => tracing::warn!("{why}"),
+        }
     }
 
     /// Takes resolvers and search domains from the system's file where the configuration names none.

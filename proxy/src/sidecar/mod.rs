@@ -39,7 +39,7 @@ pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload:
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
-    identity::{self, Follower, Ground, IdentityFiles},
+    identity::{self, Follower, Ground, Identities, IdentitySource, WorkloadApi},
     inspection::Inspection,
     metrics as meters,
     origins::{self, Origins, RootsFollower},
@@ -113,7 +113,8 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     let (first, tried, options) = load(&config)?;
     let mut kernel = Kernel::open(&config, permitted, first.set.udp_destinations())?;
     privileges::renounce().map_err(system("dropping capabilities"))?;
-    let follower = config.identity.clone().map(followed);
+    config.fill_identity(std::env::var(identity::VARIABLE).ok());
+    let follower = config.identity.clone().map(Followed::begun);
     let roots = RootsFollower::begun(&config.roots);
     let mut origins = Origins::of_system().with_roots(&roots);
     if let Some(follower) = &follower {
@@ -121,7 +122,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     }
     let gate = Arc::new(open_gate(&config, first.set, origins)?);
     kernel.record_refusals(&gate);
-    let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Follower::identities)));
+    let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Followed::identities)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
@@ -166,12 +167,39 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The files of an identity, looked at once: what is wrong with them keeps the proxy from being ready, not from starting,
-/// since they may come later.
-fn followed(files: IdentityFiles) -> Follower {
-    let mut follower = Follower::new(files);
-    follower.look(UnixTime::now());
-    follower
+/// What keeps the identity up to date.
+enum Followed {
+    Files(Box<Follower>),
+    WorkloadApi(WorkloadApi),
+}
+
+impl Followed {
+    /// Files are looked at once: what is wrong with them keeps the proxy from being ready, not from starting, since they
+    /// may come later.
+    fn begun(source: IdentitySource) -> Followed {
+        match source {
+            IdentitySource::Files(files) => {
+                let mut follower = Follower::new(files);
+                follower.look(UnixTime::now());
+                Followed::Files(Box::new(follower))
+            }
+            IdentitySource::WorkloadApi(endpoint) => Followed::WorkloadApi(WorkloadApi::new(endpoint)),
+        }
+    }
+
+    fn identities(&self) -> Arc<Identities> {
+        match self {
+            Followed::Files(follower) => follower.identities(),
+            Followed::WorkloadApi(api) => api.identities(),
+        }
+    }
+
+    async fn run(self) {
+        match self {
+            Followed::Files(follower) => follower.run().await,
+            Followed::WorkloadApi(api) => api.run().await,
+        }
+    }
 }
 
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
@@ -472,7 +500,11 @@ fn documents(
 
 /// Of the files of identity and roots those that are not there, which may come later, and what is wrong with those that are.
 fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
-    let faults = config.identity.as_ref().map(|files| identity::check(files, UnixTime::now()));
+    let faults = match &config.identity {
+        Some(IdentitySource::Files(files)) => Some(identity::check(files, UnixTime::now())),
+        // The agent is asked by `serve` alone.
+        Some(IdentitySource::WorkloadApi(_)) | None => None,
+    };
     let absent = |fault: &identity::Fault| fault.ground == Ground::Absent;
     let (missing, mut wrong): (Vec<_>, Vec<_>) = faults.unwrap_or_default().into_iter().partition(absent);
     let (no_roots, more): (Vec<_>, Vec<_>) =
