@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sidegate_policy::Reason;
 
-use crate::settings::Settings;
+use crate::{http::budgets::Budgets, settings::Settings};
 
 /// Descriptors of one connection: the client's socket and the one towards the far end.
 const PER_CONNECTION: usize = 2;
@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     questions: usize,
     per_source: usize,
     sources: Mutex<HashMap<IpAddr, usize>>,
+    /// Requests that rules still let pass.
+    pub(crate) requests: Budgets,
 }
 
 impl Limits {
@@ -62,6 +64,7 @@ impl Limits {
             questions: (for_questions + reserved).clamp(1, MOST_QUESTIONS),
             per_source: settings.connections_per_source,
             sources: Mutex::default(),
+            requests: Budgets::new(),
         }
     }
 

@@ -275,6 +275,7 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
         Err(_) => Instant::now(),
     };
     accepting.shutdown().await;
+    worker.live.drain();
     if timeout_at(deadline, worker.live.empty()).await.is_err() {
         worker.live.close_all(CloseReason::Drained);
         let _ = timeout(LAST_MOMENT, worker.live.empty()).await;

@@ -7,7 +7,7 @@ use sidegate_policy::{
     Reason, Request, SpiffeId, Treatment, Verdict,
     decision::{Dial, TlsMode},
     demands::{NONE, OriginTls},
-    request::HttpFacts,
+    request::{HttpFacts, Upgrade},
 };
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct Requested {
     pub method: Box<str>,
     /// Canonical path.
     pub path: CanonicalPath,
+    /// The protocol that it asks to go on with.
+    pub upgrade: Option<Upgrade>,
 }
 
 impl Facts {
@@ -92,7 +94,7 @@ impl Facts {
             http: self.http.as_ref().map(|http| HttpFacts {
                 method: &http.method,
                 path: &http.path,
-                upgrade: None,
+                upgrade: http.upgrade,
             }),
             today,
         }
@@ -336,10 +338,11 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
 
 /// Every demand by name, so that no new one is passed over in silence.
 fn honoured(demands: &Demands) -> bool {
-    let Demands { limit, origin, client_address: _ } = demands;
+    // Limits are kept where requests are judged, which is where they can be written.
+    let Demands { limit: _, origin, client_address: _ } = demands;
     // Carried out wherever a server is verified, which is where they can be written.
     let OriginTls { roots: _, pins: _, client_identity: _ } = origin;
-    limit.is_none()
+    true
 }
 
 /// Denials that better first bytes could have averted.

@@ -177,6 +177,13 @@ impl Live {
         }
     }
 
+    /// Lets its task look around.
+    fn wake(&self) {
+        if let Some(waker) = lock(&self.waker).as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Keeps what was permitted. `gated`: the server's TLS version is still to be seen.
     pub(crate) fn permitted(&self, permit: &Permit, judgement: Judgement) {
         *lock(&self.standing) = Some(Box::new(Standing {
@@ -274,6 +281,8 @@ impl Live {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     slots: Mutex<Slots>,
+    /// What lives may end its requests, and begin no others.
+    draining: AtomicBool,
     /// The last connection left.
     emptied: Notify,
 }
@@ -316,6 +325,12 @@ impl Registry {
         while self.len() > 0 {
             self.emptied.notified().await;
         }
+    }
+
+    /// Tells all that serve requests to end with those under way.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        self.each(Live::wake);
     }
 
     /// Closes all.
@@ -370,6 +385,11 @@ impl Entry {
     /// The connection itself, without its place.
     pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
+    }
+
+    /// Whether its worker is to end. A task that asked why it must close is woken when it is.
+    pub(crate) fn draining(&self) -> bool {
+        self.registry.draining.load(Relaxed)
     }
 }
 

@@ -7,12 +7,15 @@ use std::net::IpAddr;
 
 use hyper::{
     Method, Version,
-    header::{HOST, HeaderValue},
+    header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING},
     http::{request, uri::PathAndQuery},
 };
-use sidegate_policy::{CanonicalPath, HostEvidence, Reason};
+use sidegate_policy::{CanonicalPath, HostEvidence, Reason, Upgrade};
 
-use super::head::{Authority, Host};
+use super::{
+    head::{Authority, Host},
+    upgrade,
+};
 use crate::connection::decide::{Facts, Requested};
 
 /// What a request asks for.
@@ -22,6 +25,10 @@ pub(crate) struct Asked {
     pub(crate) path: CanonicalPath,
     /// The canonical path, with the query as it came.
     pub(crate) target: PathAndQuery,
+    /// The protocol that it asks to go on with.
+    pub(crate) upgrade: Option<Upgrade>,
+    /// Its client sends the body only once it is told to.
+    pub(crate) expects: bool,
     /// Whom it names, as it is forwarded.
     pub(crate) authority: HeaderValue,
     host: Host,
@@ -34,10 +41,10 @@ impl Asked {
     /// # Errors
     /// A form that readers could take differently, a method that is no request for a resource, or two hosts.
     pub(crate) fn read(head: &request::Parts) -> Result<Self, Reason> {
-        // CONNECT would make a tunnel of what was judged as a request.
-        if head.method == Method::CONNECT {
-            return Err(Reason::HttpMalformed);
-        }
+        let upgrade = upgrade::asked(head)?;
+        // In HTTP/2 a WebSocket is a kind of CONNECT, which stands for a GET. RFC 8441 section 5.
+        let method = if upgrade.is_some() { Method::GET } else { head.method.clone() };
+        let expects = expects(head)?;
         let authority = authority(head)?;
         let path = CanonicalPath::parse(head.uri.path()).map_err(|_| Reason::HttpMalformed)?;
         let mut target = path.as_str().to_owned();
@@ -49,7 +56,7 @@ impl Asked {
         let text = authority.to_string();
         let value = HeaderValue::from_str(&text).map_err(|_| Reason::HostInvalid)?;
         let Authority { host, port } = authority;
-        Ok(Asked { method: head.method.clone(), path, target, authority: value, host, port })
+        Ok(Asked { method, path, upgrade, expects, target, authority: value, host, port })
     }
 
     /// The facts of this request on a connection with these.
@@ -57,7 +64,8 @@ impl Asked {
     /// # Errors
     /// It names another host or port than the connection is for.
     pub(crate) fn facts(&self, connection: &Facts) -> Result<Facts, Reason> {
-        let requested = Requested { method: self.method.as_str().into(), path: self.path.clone() };
+        let requested =
+            Requested { method: self.method.as_str().into(), path: self.path.clone(), upgrade: self.upgrade };
         let mut facts = Facts { http: Some(requested), flaw: None, unseen: false, ..connection.clone() };
         let port = connection.original.port();
         if self.port.is_some_and(|named| named != port) {
@@ -79,6 +87,21 @@ impl Asked {
             (_, Host::Address(_)) => return Err(Reason::HostMismatch),
         };
         Ok(facts)
+    }
+}
+
+/// `Expect: 100-continue`, of a request with a body; nothing else can be expected. RFC 9110 section 10.1.1.
+fn expects(head: &request::Parts) -> Result<bool, Reason> {
+    let mut values = head.headers.get_all(EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            let empty = head.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) == Some(b"0");
+            let body = head.headers.contains_key(TRANSFER_ENCODING)
+                || head.headers.contains_key(CONTENT_LENGTH) && !empty;
+            Ok(head.version == Version::HTTP_11 && body)
+        }
+        _ => Err(Reason::HttpMalformed),
     }
 }
 

@@ -2,17 +2,21 @@
 
 use std::{
     fmt,
+    future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use pingora_timeout::timeout;
 use sidegate_api::CloseReason;
+use tokio::sync::watch;
 
 use super::{exchange::Exchange, fields::strip_trailers};
 use crate::connection::live::Live;
@@ -24,12 +28,15 @@ pub(crate) enum BodyError {
     Source(hyper::Error),
     /// Policy, idle timeout or drain.
     Closed(CloseReason),
+    /// The far end answered without it.
+    Unwanted,
 }
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Source(_) => f.write_str("the body broke off"),
+            BodyError::Unwanted => f.write_str("the body is not wanted"),
             BodyError::Closed(close) => write!(f, "the request was ended: {close:?}"),
         }
     }
@@ -39,7 +46,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             BodyError::Source(error) => Some(error),
-            BodyError::Closed(_) => None,
+            BodyError::Closed(_) | BodyError::Unwanted => None,
         }
     }
 }
@@ -49,8 +56,43 @@ impl std::error::Error for BodyError {
 pub(super) struct Progress {
     /// Bytes handed on.
     pub(super) sent: AtomicU64,
+    /// Bytes that came back of what is no HTTP any more.
+    pub(super) received: AtomicU64,
     /// The client broke off, or said what is not in order.
     pub(super) broken: AtomicBool,
+    /// Whether the far end wants the body, where the client asked it first.
+    expected: OnceLock<Continued>,
+}
+
+impl Progress {
+    /// Nothing more is forwarded: a body that the far end did not want is let go.
+    pub(super) fn over(&self) {
+        if let Some(expected) = self.expected.get() {
+            expected.0.send_if_modified(|wanted| wanted.is_none().then(|| *wanted = Some(false)).is_some());
+        }
+    }
+}
+
+/// Whether the far end wants a body; `None`: it has not said so yet.
+#[derive(Clone, Debug)]
+pub(super) struct Continued(watch::Sender<Option<bool>>);
+
+impl Continued {
+    /// It does, or is to get it unasked.
+    pub(super) fn go_on(&self) {
+        self.0.send_replace(Some(true));
+    }
+}
+
+/// How long a client's `Expect: 100-continue` waits for a far end that says nothing: RFC 9110 section 10.1.1 warns of those.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+async fn wanted(mut said: watch::Receiver<Option<bool>>) -> bool {
+    match timeout(CONTINUE_PATIENCE, said.wait_for(Option::is_some)).await {
+        Ok(Ok(said)) => *said != Some(false),
+        Ok(Err(_)) => false,
+        Err(_) => true,
+    }
 }
 
 /// A request's body on its way to the far end.
@@ -58,11 +100,25 @@ pub(super) struct Sent {
     body: Incoming,
     progress: Arc<Progress>,
     live: Arc<Live>,
+    /// Until then the client is not told to go on.
+    waiting: Option<Pin<Box<dyn Future<Output = bool> + Send + Sync>>>,
 }
 
 impl Sent {
     pub(super) fn new(body: Incoming, progress: Arc<Progress>, live: Arc<Live>) -> Self {
-        Sent { body, progress, live }
+        Sent { body, progress, live, waiting: None }
+    }
+
+    /// Nothing is read of it before the far end says that it wants it. Reading it is what tells the client to go on.
+    pub(super) fn wait_for_continue(&mut self) {
+        let (sender, said) = watch::channel(None);
+        let _ = self.progress.expected.set(Continued(sender));
+        self.waiting = Some(Box::pin(wanted(said)));
+    }
+
+    /// What it waits for, if it does.
+    pub(super) fn continued(&self) -> Option<Continued> {
+        self.waiting.as_ref().and_then(|_| self.progress.expected.get()).cloned()
     }
 }
 
@@ -77,6 +133,13 @@ impl Body for Sent {
         // Its waker belongs to the answer; here it is enough to see it with each frame.
         if let Some(close) = self.live.told_to_close() {
             return Poll::Ready(Some(Err(BodyError::Closed(close))));
+        }
+        if let Some(waiting) = &mut self.waiting {
+            let wanted = std::task::ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+            if !wanted {
+                return Poll::Ready(Some(Err(BodyError::Unwanted)));
+            }
         }
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Err(_)) = &frame {

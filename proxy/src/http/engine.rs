@@ -3,10 +3,10 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
@@ -27,6 +27,7 @@ use super::{
     exchange::answer,
     preface::PrefaceError,
     stream::{ClientStream, Watched},
+    tunnel::Switched,
 };
 use crate::{
     addrs::{ClientAddr, OriginalDst},
@@ -55,6 +56,10 @@ pub(super) struct Client {
     /// Where an HTTP/1 client is; none in HTTP/2.
     watched: Option<Watched>,
     requests: Arc<AtomicUsize>,
+    /// A request's answer and record tell why no more is taken.
+    told: AtomicBool,
+    /// Another protocol took over: HTTP/1 alone, where that ends the requests.
+    switched: Mutex<Option<Switched>>,
 }
 
 impl Client {
@@ -66,6 +71,32 @@ impl Client {
     /// Why no more of what the client says is taken.
     pub(super) fn refused(&self) -> Option<Reason> {
         self.watched.as_ref().and_then(|watched| watched.lock().refused()).map(Reason::from)
+    }
+
+    /// The same, for a request that tells of it.
+    pub(super) fn tells_refusal(&self) -> Option<Reason> {
+        self.refused().inspect(|_| self.told.store(true, Relaxed))
+    }
+
+    /// The far end agreed to an upgrade. False: something came before it did.
+    pub(super) fn upgraded(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| watched.lock().upgraded())
+    }
+
+    /// Goes on with another protocol once the answer is written.
+    pub(super) fn switch(&self, switched: Switched) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(switched);
+    }
+
+    fn switched(&self) -> Option<Switched> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A request was answered; the next may follow.
+    fn answered(&self) {
+        if let Some(watched) = &self.watched {
+            watched.lock().answered();
+        }
     }
 
     /// In plaintext the far end is spoken to as the client speaks: nothing is negotiated.
@@ -104,6 +135,8 @@ where
         facts,
         watched,
         requests: Arc::default(),
+        told: AtomicBool::new(false),
+        switched: Mutex::default(),
         worker,
     });
     record.told_by_requests(Arc::clone(&client.requests));
@@ -114,7 +147,8 @@ where
         (close, Some(stream.socket))
     };
     record.closed(close);
-    let refused = client.refused();
+    let broken = client.refused();
+    let refused = broken.filter(|_| !client.told.load(Relaxed));
     // Each request has its own record; only a connection without one is told of by itself.
     match refused {
         Some(reason) => record.told_by_itself(Judgement::refused(reason)),
@@ -125,7 +159,7 @@ where
     }
     drop(record);
     // An orderly end is told; what was cut off must not pass for one.
-    if let Some(mut stream) = stream.filter(|_| refused.is_some() || close == CloseReason::Done) {
+    if let Some(mut stream) = stream.filter(|_| broken.is_some() || close == CloseReason::Done) {
         let denial = refused
             .map(|reason| Denial { reason, rule: None, host: None, explanation: None, head: false }.http1());
         farewell::said(&mut stream, &denial.unwrap_or_default()).await;
@@ -144,7 +178,11 @@ where
     let shared = Arc::clone(client);
     let service = service_fn(move |request| {
         let client = Arc::clone(&shared);
-        Box::pin(async move { Ok::<_, Infallible>(answer(client, request).await) })
+        Box::pin(async move {
+            let response = answer(Arc::clone(&client), request).await;
+            client.answered();
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut builder = http1::Builder::new();
     builder
@@ -154,14 +192,29 @@ where
         .max_headers(HEADERS)
         .max_header_size(client.worker.gate.settings.classify_bytes);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut draining = false;
     let close = poll_fn(|cx| {
         if let Some(close) = record.entry.closing(cx) {
             return Poll::Ready(close);
         }
+        if !std::mem::replace(&mut draining, record.entry.draining()) && draining {
+            // The answer under way, or the next, is the last and says so.
+            Pin::new(&mut connection).graceful_shutdown();
+        }
         connection.poll_without_shutdown(cx).map(|served| ended(served.is_ok()))
     })
     .await;
-    (close, connection.into_parts().io.into_inner())
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match client.switched() {
+        // Agreed to, but the client was not told: what follows would answer something else.
+        Some(_) if stream.stalled => (CloseReason::ClientReset, stream),
+        Some(switched) if close == CloseReason::Done => {
+            let close = switched.relay(&mut stream, parts.read_buf, Some(&record.entry)).await;
+            (close, stream)
+        }
+        _ => (close, stream),
+    }
 }
 
 async fn serve_http2<S>(client: &Arc<Client>, record: &Record, stream: ClientStream<S>) -> CloseReason
@@ -179,11 +232,16 @@ where
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(FIELDS)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .enable_connect_protocol();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut draining = false;
     poll_fn(|cx| {
         if let Some(close) = record.entry.closing(cx) {
             return Poll::Ready(close);
+        }
+        if !std::mem::replace(&mut draining, record.entry.draining()) && draining {
+            connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx).map(|served| ended(served.is_ok()))
     })

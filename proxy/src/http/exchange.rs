@@ -2,28 +2,29 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use bytes::Bytes;
 use hyper::{
-    Method, Request, Response, StatusCode, Uri, Version,
+    Request, Response, Uri, Version,
     body::Incoming,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue},
-    http::{response, uri::Scheme},
+    header::{EXPECT, HOST, HeaderValue, RETRY_AFTER},
+    http::{request, uri::Scheme},
+    upgrade::OnUpgrade,
 };
 use sidegate_api::CloseReason;
-use sidegate_policy::{Reason, reason::Side};
+use sidegate_policy::Reason;
 
 use super::{
+    admit::{Refusal, admit, in_seconds},
     asked::Asked,
     body::{Progress, Reply, Sent},
-    denial::Denial,
     engine::Client,
     fields::strip,
-    upstream::{Unanswered, Upstream, upstream_for},
+    reply::{Switch, broken_off, fail, pass_on, refuse, unread, words},
+    upgrade,
+    upstream::{Unanswered, Upstream, Wanted, upstream_for},
 };
 use crate::connection::{
     connect::ConnectError,
-    decide::{Facts, Permit, decide},
-    explain::in_words,
+    decide::{Permit, decide},
     live::Judgement,
     record::Record,
 };
@@ -31,15 +32,24 @@ use crate::connection::{
 /// A request under way. Dropped, it is recorded.
 pub(crate) struct Exchange {
     pub(super) record: Record,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     /// Goes back to the pool when the answer was read to its end.
-    upstream: Option<Upstream>,
-    client: Arc<Client>,
+    pub(super) upstream: Option<Upstream>,
+    pub(super) client: Arc<Client>,
+}
+
+impl Exchange {
+    /// What a tunnel counts into.
+    pub(super) fn counted(&self) -> (&Record, &Progress) {
+        (&self.record, &self.progress)
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.record.sent = self.progress.sent.load(Relaxed);
+        self.record.received += self.progress.received.load(Relaxed);
+        self.progress.over();
         if let (Some(upstream), Some(CloseReason::Done)) = (self.upstream.take(), self.record.close()) {
             self.client.worker.pool.keep(upstream);
         }
@@ -61,10 +71,16 @@ pub(super) async fn answer(client: Arc<Client>, request: Request<Incoming>) -> R
     };
     let mut record = Record::of_request(&client.worker, client.source, client.original, Arc::clone(&facts));
     record.requested(asked.method.as_str(), asked.path.as_str());
-    let exchange = Exchange { record, progress: Arc::default(), upstream: None, client };
-    match admit(&exchange, facts) {
+    let mut exchange = Exchange { record, progress: Arc::default(), upstream: None, client };
+    match admit(&mut exchange, facts) {
         Ok(permit) => forward(exchange, permit, asked, head, body).await,
-        Err(judgement) => refuse(exchange, judgement, &asked.method),
+        Err(Refusal { judgement, wait }) => {
+            let mut response = refuse(exchange, judgement, &asked.method);
+            if let Some(wait) = wait {
+                response.headers_mut().insert(RETRY_AFTER, in_seconds(wait));
+            }
+            response
+        }
     }
 }
 
@@ -75,48 +91,38 @@ fn facts_fault(asked: &Result<Asked, Reason>, client: &Client) -> Reason {
     }
 }
 
-/// Judges by the set of the moment.
-fn admit(exchange: &Exchange, facts: Arc<Facts>) -> Result<Permit, Judgement> {
-    let policies = &exchange.client.worker.gate.policies;
-    let entry = &exchange.record.entry;
-    let outcome = {
-        let set = policies.current();
-        match decide(&set, facts) {
-            Ok(permit) => {
-                entry.permitted(&permit, Judgement::of(&set, permit.decision()));
-                Ok(permit)
-            }
-            Err(denied) => Err(Judgement::of(&set, &denied.decision)),
-        }
-    };
-    // A set that came between judging and registering has not seen this request.
-    entry.catch_up(policies);
-    outcome
-}
-
 /// Forwards a permitted request and hands its answer on.
 async fn forward(
     mut exchange: Exchange,
     permit: Permit,
     asked: Asked,
-    head: hyper::http::request::Parts,
+    mut head: request::Parts,
     body: Incoming,
 ) -> Response<Reply> {
+    // What follows an upgrade before its answer could be taken two ways: nothing of it leaves.
+    if let Some(reason) = asked.upgrade.and_then(|_| exchange.client.tells_refusal()) {
+        return refuse(exchange, Judgement::refused(reason), &asked.method);
+    }
     let live = exchange.record.entry.live();
     let method = asked.method.clone();
-    let sent = Sent::new(body, Arc::clone(&exchange.progress), Arc::clone(&live));
+    let stream = head.extensions.remove::<OnUpgrade>().filter(|_| head.version == Version::HTTP_2);
+    let mut sent = Sent::new(body, Arc::clone(&exchange.progress), Arc::clone(&live));
+    if asked.expects {
+        sent.wait_for_continue();
+    }
     let client = Arc::clone(&exchange.client);
     let outgoing = Outgoing { asked, head, version: client.upstream_version() };
     let asking = ask(&client, permit, outgoing, sent);
     match live.until_closed(Box::pin(async { Some(asking.await) })).await {
-        Some(Ok((upstream, answer))) => {
+        Some(Ok(Answered { upstream, answer, proof })) => {
             exchange.record.upstream = Some(upstream.address);
             exchange.record.tls = upstream.tls;
             exchange.record.entry.dialled(upstream.address);
             exchange.record.entry.handshaken(exchange.record.tls);
             exchange.record.entry.catch_up(&client.worker.gate.policies);
             exchange.upstream = Some(upstream);
-            pass_on(exchange, answer)
+            let switch = proof.map(|proof| Switch { proof, client: stream });
+            pass_on(exchange, switch, answer, &method)
         }
         Some(Err(_)) if exchange.progress.broken.load(Relaxed) => broken_off(exchange, &method),
         Some(Err(error)) => fail(exchange, error, &method),
@@ -136,8 +142,16 @@ async fn forward(
 /// A request whose head is still to be rebuilt.
 struct Outgoing {
     asked: Asked,
-    head: hyper::http::request::Parts,
+    head: request::Parts,
     version: Version,
+}
+
+/// The far end's answer, and how it came.
+struct Answered {
+    upstream: Upstream,
+    answer: Response<Incoming>,
+    /// What an answer has to prove that agrees to an upgrade.
+    proof: Option<HeaderValue>,
 }
 
 /// Finds a connection and asks. Only a request of which an idle connection sent nothing is asked again.
@@ -146,20 +160,22 @@ async fn ask(
     permit: Permit,
     outgoing: Outgoing,
     body: Sent,
-) -> Result<(Upstream, Response<Incoming>), ConnectError> {
-    let (facts, version) = (Arc::clone(permit.facts()), outgoing.version);
-    let (mut upstream, idle) = upstream_for(&client.worker, permit, version).await?;
+) -> Result<Answered, ConnectError> {
+    let facts = Arc::clone(permit.facts());
+    let wanted =
+        if outgoing.asked.upgrade.is_some() { Wanted::Upgradable } else { Wanted::As(outgoing.version) };
+    let (mut upstream, idle) = upstream_for(&client.worker, permit, wanted).await?;
     let scheme = if upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-    let request = outgoing.rebuilt(upstream.is_http2(), scheme, body);
+    let (request, proof) = outgoing.rebuilt(upstream.is_http2(), scheme, body);
     match upstream.send(request).await {
-        Ok(answer) => Ok((upstream, answer)),
+        Ok(answer) => Ok(Answered { upstream, answer, proof }),
         Err(Unanswered { unsent: Some(request), .. }) if idle => {
             let again = decide(&client.worker.gate.policies.current(), facts).map_err(|denied| {
                 ConnectError::new(denied.decision.reason, "the policy changed meanwhile")
             })?;
-            let (mut upstream, _) = upstream_for(&client.worker, again, version).await?;
+            let (mut upstream, _) = upstream_for(&client.worker, again, wanted).await?;
             match upstream.send(request).await {
-                Ok(answer) => Ok((upstream, answer)),
+                Ok(answer) => Ok(Answered { upstream, answer, proof }),
                 Err(unanswered) => Err(broken(&upstream, &unanswered.error)),
             }
         }
@@ -173,11 +189,13 @@ fn broken(upstream: &Upstream, error: &hyper::Error) -> ConnectError {
 }
 
 impl Outgoing {
-    /// The request with a head of our own: nothing of the client's is passed on but what was read.
-    fn rebuilt(self, http2: bool, scheme: Scheme, body: Sent) -> Request<Sent> {
+    /// The request with a head of our own: nothing of the client's is passed on but what was read. Where it asks for an
+    /// upgrade, also what the far end proves by that it agreed.
+    fn rebuilt(self, http2: bool, scheme: Scheme, body: Sent) -> (Request<Sent>, Option<HeaderValue>) {
         let Outgoing { asked, mut head, version: _ } = self;
         strip(&mut head.headers);
         head.headers.remove(HOST);
+        let proof = asked.upgrade.and_then(|_| upgrade::ask(&mut head.headers));
         let mut uri = Uri::builder();
         if http2 {
             // RFC 9113 section 8.3.1: `:authority` takes the place of `Host`.
@@ -191,88 +209,19 @@ impl Outgoing {
         *request.uri_mut() = uri;
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         *request.headers_mut() = head.headers;
-        request
-    }
-}
-
-/// The far end's answer, with a head of our own.
-fn pass_on(mut exchange: Exchange, answer: Response<Incoming>) -> Response<Reply> {
-    use hyper::body::Body;
-    let (head, body) = answer.into_parts();
-    let response::Parts { status, mut headers, .. } = head;
-    // Nobody asked to change protocols.
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        let error = ConnectError::new(Reason::UpstreamMalformed, "101 without an upgrade");
-        exchange.upstream = None;
-        return fail(exchange, error, &Method::GET);
-    }
-    strip(&mut headers);
-    exchange.record.answered(status.as_u16());
-    exchange.record.closed(if body.is_end_stream() { CloseReason::Done } else { CloseReason::ClientReset });
-    let mut response = Response::new(Reply::Theirs(body, Box::new(exchange)));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-fn refuse(mut exchange: Exchange, judgement: Judgement, method: &Method) -> Response<Reply> {
-    let response = words(&judgement, method, exchange.record.facts.as_deref());
-    exchange.record.denied(judgement);
-    exchange.record.answered(response.status().as_u16());
-    response
-}
-
-fn fail(mut exchange: Exchange, error: ConnectError, method: &Method) -> Response<Reply> {
-    let ConnectError { reason, detail } = error;
-    let close = match reason.side() {
-        Side::Policy => CloseReason::Denied,
-        _ if exchange.upstream.is_some() => CloseReason::UpstreamReset,
-        _ => CloseReason::ConnectFailed,
-    };
-    exchange.record.failed(reason, format!("{} ({detail})", in_words(reason)), close);
-    let judgement = exchange.record.outcome().cloned().unwrap_or_else(|| Judgement::refused(reason));
-    let response = words(&judgement, method, exchange.record.facts.as_deref());
-    exchange.record.answered(response.status().as_u16());
-    response
-}
-
-/// The client's own doing: what came of the body is not in order, or no more comes.
-fn broken_off(mut exchange: Exchange, method: &Method) -> Response<Reply> {
-    match exchange.client.refused() {
-        Some(reason) => refuse(exchange, Judgement::refused(reason), method),
-        None => {
-            exchange.record.closed(CloseReason::ClientReset);
-            words(&Judgement::refused(Reason::ClassifyEof), method, exchange.record.facts.as_deref())
+        match request.body().continued() {
+            // An HTTP/2 server is not asked first: its flow control bounds what it did not ask for.
+            Some(continued) if http2 => continued.go_on(),
+            Some(continued) => {
+                request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
+                hyper::ext::on_informational(&mut request, move |answer| {
+                    if answer.status() == hyper::StatusCode::CONTINUE {
+                        continued.go_on();
+                    }
+                });
+            }
+            None => {}
         }
+        (request, proof)
     }
-}
-
-/// A request that can't be judged: not well-formed, or for somebody else than its connection.
-fn unread(client: Arc<Client>, asked: Option<Asked>, method: &Method, reason: Reason) -> Response<Reply> {
-    let facts = Arc::clone(&client.facts);
-    let mut record = Record::of_request(&client.worker, client.source, client.original, facts);
-    if let Some(asked) = &asked {
-        record.requested(asked.method.as_str(), asked.path.as_str());
-    }
-    let exchange = Exchange { record, progress: Arc::default(), upstream: None, client };
-    refuse(exchange, Judgement::refused(reason), method)
-}
-
-/// What a client is told instead of an answer.
-fn words(judgement: &Judgement, method: &Method, facts: Option<&Facts>) -> Response<Reply> {
-    let rule = judgement.policy.as_deref().zip(judgement.rule.as_deref());
-    let rule = rule.map(|(policy, rule)| format!("{policy}/{rule}"));
-    let denial = Denial {
-        reason: judgement.reason,
-        rule: rule.as_deref(),
-        host: facts.and_then(|facts| facts.host.as_ref()).map(|(_, host)| host),
-        explanation: judgement.explanation.as_deref(),
-        head: method == Method::HEAD,
-    };
-    let mut response = Response::new(Reply::Ours(Some(Bytes::from(denial.body()))));
-    *response.status_mut() = StatusCode::from_u16(denial.status().0).unwrap_or(StatusCode::FORBIDDEN);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -15,7 +15,7 @@ use hyper::{
 /// Fields of one hop, beside those that `Connection` names.
 const OF_ONE_HOP: [HeaderName; 6] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE];
-const ALSO_OF_ONE_HOP: [&str; 2] = ["keep-alive", "proxy-connection"];
+const ALSO_OF_ONE_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "expect"];
 
 /// Identities that meshes put into fields; a peer believes its own proxy's alone.
 const IDENTITIES: [&str; 3] = ["x-forwarded-client-cert", "l5d-client-id", "x-sidegate-peer"];

@@ -33,6 +33,8 @@ enum State {
         line: Vec<u8>,
         after_cr: bool,
     },
+    /// The last head asked for another protocol and is not answered yet. What came now could be taken two ways.
+    Asked,
     /// Another protocol took over.
     Upgraded,
     Refused(PrefaceError),
@@ -85,9 +87,21 @@ impl Framing {
         matches!(&self.state, State::Head(reader) if reader.taken() == 0)
     }
 
-    /// The connection now speaks another protocol: nothing more is looked at.
-    pub fn upgraded(&mut self) {
-        self.state = State::Upgraded;
+    /// The far end agreed to what the last head asked for: nothing more is looked at. False: no head asked, or something
+    /// came before the answer.
+    pub fn upgraded(&mut self) -> bool {
+        let asked = matches!(self.state, State::Asked);
+        if asked {
+            self.state = State::Upgraded;
+        }
+        asked
+    }
+
+    /// The last head was answered otherwise: the next one follows.
+    pub fn answered(&mut self) {
+        if matches!(self.state, State::Asked) {
+            self.state = self.next_head();
+        }
     }
 
     /// Takes some of `rest`, which is not empty.
@@ -99,6 +113,11 @@ impl Framing {
                 let taken = reader.taken() - before;
                 match progress {
                     PrefaceProgress::NeedMore => {}
+                    PrefaceProgress::Done(Preface::Http1 { body: BodyLength::Exactly(0), .. })
+                        if reader.upgrades() =>
+                    {
+                        self.state = State::Asked;
+                    }
                     PrefaceProgress::Done(Preface::Http1 { body, .. }) => self.state = self.behind_head(body),
                     PrefaceProgress::Done(Preface::Http2) | PrefaceProgress::NotHttp => {
                         return Err(PrefaceError::Malformed);
@@ -139,6 +158,7 @@ impl Framing {
                 }
                 Ok(1)
             }
+            State::Asked => Err(PrefaceError::Malformed),
             State::Upgraded => Ok(rest.len()),
             State::Refused(error) => Err(*error),
         }

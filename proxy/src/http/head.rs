@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sidegate_policy::{HostName, HostNameError};
 
-use super::preface::{BodyLength, Preface, PrefaceError};
+use super::{
+    preface::{BodyLength, Preface, PrefaceError},
+    upgrade::may_ask,
+};
 
 /// What a request line begins.
 pub(super) enum RequestLine {
@@ -187,11 +190,19 @@ pub(super) struct Head {
     host: Option<Authority>,
     content_length: Option<u64>,
     transfer_encoding: bool,
+    /// It may ask for another protocol.
+    pub(super) upgrades: bool,
 }
 
 impl Head {
     pub(super) fn new(start: Start) -> Self {
-        Head { start: Some(start), host: None, content_length: None, transfer_encoding: false }
+        Head {
+            start: Some(start),
+            host: None,
+            content_length: None,
+            transfer_encoding: false,
+            upgrades: false,
+        }
     }
 
     /// Takes one header line, without its CRLF.
@@ -218,6 +229,8 @@ impl Head {
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             once(!std::mem::replace(&mut self.transfer_encoding, true))?;
             once(value.eq_ignore_ascii_case(b"chunked"))?;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrades |= may_ask(value);
         }
         Ok(())
     }

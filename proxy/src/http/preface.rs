@@ -77,6 +77,8 @@ pub struct PrefaceReader {
     method_ended: bool,
     /// The last byte was a CR, so that LF must follow.
     after_cr: bool,
+    /// The head that is done may ask for another protocol.
+    upgrades: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl PrefaceReader {
             line: Vec::new(),
             method_ended: false,
             after_cr: false,
+            upgrades: false,
         }
     }
 
@@ -130,6 +133,11 @@ impl PrefaceReader {
     /// How many bytes were looked at.
     pub fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// The head that is done may ask for another protocol: what follows it can be taken two ways until it is answered.
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
     }
 
     /// It is surely HTTP, though perhaps not yet whole or not well-formed.
@@ -201,6 +209,7 @@ impl PrefaceReader {
             }
             State::Head(head) if line.is_empty() => {
                 let preface = head.finish().map_err(refused)?;
+                self.upgrades = head.upgrades;
                 Err(PrefaceProgress::Done(preface))
             }
             State::Head(head) => head.take_line(line).map_err(refused),

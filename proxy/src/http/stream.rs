@@ -36,11 +36,13 @@ pub(super) struct ClientStream<S> {
     /// HTTP/1 alone: HTTP/2 has one framing, and its engine knows it.
     watched: Option<Watched>,
     live: Arc<Live>,
+    /// The last write found no room.
+    pub(super) stalled: bool,
 }
 
 impl<S: AsyncRead + Unpin> ClientStream<S> {
     pub(super) fn new(socket: S, early: Vec<u8>, watched: Option<Watched>, live: Arc<Live>) -> Self {
-        ClientStream { socket, early: early.into(), watched, live }
+        ClientStream { socket, early: early.into(), watched, live, stalled: false }
     }
 
     /// Bytes as they come, early ones first.
@@ -74,7 +76,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes))?;
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.stalled = written.is_pending();
+        let written = ready!(written)?;
         self.live.touch();
         Poll::Ready(Ok(written))
     }
@@ -84,7 +88,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bytes))?;
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        self.stalled = written.is_pending();
+        let written = ready!(written)?;
         self.live.touch();
         Poll::Ready(Ok(written))
     }

@@ -58,10 +58,21 @@ struct Key {
     verified: Option<Verification>,
     /// As the client speaks; where TLS is originated it is negotiated.
     http2: bool,
+    /// HTTP/1.1 whatever could be negotiated.
+    upgradable: bool,
+}
+
+/// What a request needs of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// In plaintext this version, over TLS what is negotiated.
+    As(Version),
+    /// HTTP/1.1, which can be switched to another protocol.
+    Upgradable,
 }
 
 impl Key {
-    fn of(permit: &Permit, version: Version, trusted: Option<&Trusted>) -> Key {
+    fn of(permit: &Permit, wanted: Wanted, trusted: Option<&Trusted>) -> Key {
         let facts = permit.facts();
         let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
         let original = UpstreamAddr::new(facts.original.socket_addr());
@@ -72,7 +83,8 @@ impl Key {
             port: facts.original.port(),
             tls: permit.treatment().tls,
             verified: trusted.map(|trusted| trusted.verification.clone()),
-            http2: version == Version::HTTP_2 && permit.treatment().tls == TlsMode::None,
+            http2: wanted == Wanted::As(Version::HTTP_2) && permit.treatment().tls == TlsMode::None,
+            upgradable: wanted == Wanted::Upgradable,
         }
     }
 }
@@ -195,10 +207,10 @@ fn still_permitted(worker: &Worker, permit: &Permit, upstream: &Upstream) -> boo
 pub(super) async fn upstream_for(
     worker: &Worker,
     permit: Permit,
-    version: Version,
+    wanted: Wanted,
 ) -> Result<(Upstream, bool), ConnectError> {
     let trusted = trusted(worker, &permit)?;
-    let key = Key::of(&permit, version, trusted.as_ref());
+    let key = Key::of(&permit, wanted, trusted.as_ref());
     match worker.pool.take(worker, &permit, &key) {
         Some(upstream) => Ok((upstream, true)),
         None => Ok((dial(worker, permit, key, trusted).await?, false)),
@@ -207,7 +219,7 @@ pub(super) async fn upstream_for(
 
 /// Makes sure of the server before its client is answered for it: a verified connection waits for the first request.
 pub(crate) async fn verify(worker: &Worker, permit: Permit) -> Result<UpstreamAddr, ConnectError> {
-    let (upstream, _) = upstream_for(worker, permit, Version::HTTP_11).await?;
+    let (upstream, _) = upstream_for(worker, permit, Wanted::As(Version::HTTP_11)).await?;
     let address = upstream.address;
     worker.pool.keep(upstream);
     Ok(address)
@@ -237,7 +249,8 @@ async fn dial(
             let Some(host) = host else {
                 return Err(ConnectError::new(Reason::HostMissing, "TLS to a server without a name"));
             };
-            let (demand, patience) = ((&trusted, Speaks::Http), worker.gate.settings.connect_timeout);
+            let speaks = if key.upgradable { Speaks::Http1 } else { Speaks::Http };
+            let (demand, patience) = ((&trusted, speaks), worker.gate.settings.connect_timeout);
             let stream = worker.gate.origins.originate(socket, &host, demand, patience).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await
@@ -273,7 +286,7 @@ async fn speak(
     } else {
         let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(malformed)?;
         tokio::spawn(async move {
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
             told.send_replace(true);
         });
         Sender::Http1(sender)

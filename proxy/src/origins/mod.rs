@@ -17,7 +17,8 @@ use sidegate_certs::{
     tls::{H2, HTTP1, NotPinned, Origin, Pin, system_time},
 };
 use sidegate_policy::{HostName, PolicySet, Reason, demands::OriginTls};
-use tokio::{net::TcpStream, time::timeout};
+use pingora_timeout::timeout;
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use self::roots::RootsCell;
@@ -64,6 +65,8 @@ pub(crate) struct Trusted {
 pub(crate) enum Speaks {
     /// HTTP/2 or HTTP/1.1.
     Http,
+    /// HTTP/1.1, which alone can be switched to another protocol.
+    Http1,
     /// Whatever the application does.
     Anything,
 }
@@ -150,6 +153,7 @@ impl Origins {
         }
         let protocols: &[&[u8]] = match speaks {
             Speaks::Http => &[H2, HTTP1],
+            Speaks::Http1 => &[HTTP1],
             Speaks::Anything => &[],
         };
         let identity = trusted.identity.as_ref().map(|current| &current.identity);

@@ -137,7 +137,8 @@ async fn what_was_opened_is_closed_when_the_policy_would_carry_it_otherwise() {
 #[test]
 fn what_was_opened_never_goes_on_as_it_is() {
     let opened = |yaml: &str, http: bool| {
-        let requested = Requested { method: "GET".into(), path: CanonicalPath::parse("/v2/a").unwrap() };
+        let requested =
+            Requested { upgrade: None, method: "GET".into(), path: CanonicalPath::parse("/v2/a").unwrap() };
         let facts = Facts {
             client: None,
             peer: None,

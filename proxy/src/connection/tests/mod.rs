@@ -8,6 +8,8 @@ use tokio::{
 
 use super::world::{World, policies};
 
+mod continues;
+mod draining;
 mod endings;
 mod hidden;
 mod http;
@@ -18,10 +20,12 @@ mod names;
 mod opaque;
 mod originated;
 mod policy_changes;
+mod rates;
 mod relaying;
 mod requests;
 mod splits;
 mod tls;
+mod upgrades;
 
 /// One database by address, one site by name, one old site.
 pub(super) const POLICY: &str = r#"

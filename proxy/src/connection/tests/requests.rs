@@ -34,7 +34,7 @@ async fn world() -> World {
 }
 
 /// An HTTP/1.1 origin that answers every request with `ok`, and the heads that it saw.
-fn plain_origin(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
+pub(super) fn plain_origin(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let heads = Arc::clone(&seen);
     tokio::spawn(async move {
@@ -54,7 +54,7 @@ fn plain_origin(listener: TcpListener) -> Arc<Mutex<Vec<String>>> {
 }
 
 /// Up to the empty line; `None`: the connection ended.
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
+pub(super) async fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -275,7 +275,7 @@ async fn an_answer_under_way_ends_with_the_policy_that_allowed_it() {
 }
 
 /// An HTTP/2 origin over plaintext; it echoes bodies, with a trailer.
-fn http2_origin(listener: TcpListener) {
+pub(super) fn http2_origin(listener: TcpListener) {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: Request<Incoming>| async move {

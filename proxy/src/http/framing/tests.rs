@@ -84,14 +84,23 @@ fn chunks_have_one_form() {
 }
 
 #[test]
-fn bytes_before_an_upgrade_is_agreed_are_read_as_a_request() {
-    let mut framing = Framing::new(4096);
-    framing.push(GET.as_bytes());
-    assert_eq!(framing.push(b"\x81\x05hello"), 0);
-    let mut framing = Framing::new(4096);
-    framing.push(GET.as_bytes());
-    framing.upgraded();
-    assert_eq!((framing.push(b"\x81\x05hello"), framing.refused()), (7, None));
+fn nothing_may_come_before_an_upgrade_is_answered() {
+    const ASKS: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\nUpgrade: h2c, WebSocket\r\n\r\n";
+    let asked = || {
+        let mut framing = Framing::new(4096);
+        assert_eq!(framing.push(ASKS), ASKS.len());
+        framing
+    };
+    let mut early = asked();
+    assert_eq!((early.push(GET.as_bytes()), early.refused()), (0, Some(PrefaceError::Malformed)));
+    assert!(!early.upgraded(), "too late");
+    let mut agreed = asked();
+    assert!(agreed.upgraded());
+    assert_eq!((agreed.push(b"\x81\x05hello"), agreed.refused()), (7, None));
+    let mut answered = asked();
+    answered.answered();
+    assert_eq!((answered.push(GET.as_bytes()), answered.between_requests()), (GET.len(), true));
+    assert!(!answered.upgraded(), "the last head asked for nothing");
 }
 
 #[test]
