@@ -1,5 +1,7 @@
 //! The fixed deny table: destinations that no ordinary rule opens, and the grants that do.
 
+mod guard;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -73,8 +75,10 @@ pub(crate) fn denied_whole(net: IpNet, except: &[IpNet]) -> Option<Reason> {
 /// A named opening in the fixed table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Grant {
-    /// EC2 instance metadata.
+    /// EC2 instance metadata, version 2, without what [`Grant::Ec2ImdsCredentials`] opens.
     Ec2Imds,
+    /// The EC2 instance's own credentials and user data.
+    Ec2ImdsCredentials,
     /// ECS task credentials and metadata.
     EcsTask,
     /// EKS Pod Identity agent.
@@ -96,12 +100,14 @@ pub struct Opening {
 
 impl Grant {
     /// Every grant.
-    pub const ALL: &'static [Grant] = &[Grant::Ec2Imds, Grant::EcsTask, Grant::EksPodIdentity, Grant::Time];
+    pub const ALL: &'static [Grant] =
+        &[Grant::Ec2Imds, Grant::Ec2ImdsCredentials, Grant::EcsTask, Grant::EksPodIdentity, Grant::Time];
 
     /// The word that documents use.
     pub const fn word(self) -> &'static str {
         match self {
             Grant::Ec2Imds => "ec2-imds",
+            Grant::Ec2ImdsCredentials => "ec2-imds-credentials",
             Grant::EcsTask => "ecs-task",
             Grant::EksPodIdentity => "eks-pod-identity",
             Grant::Time => "time",
@@ -119,7 +125,7 @@ impl Grant {
             &[tcp(EKS_AGENT, 80), tcp(EKS_AGENT, 2703), tcp(EKS_AGENT_V6, 80), tcp(EKS_AGENT_V6, 2703)];
         const TIME: &[Opening] = &[udp(AWS_TIME, 123), udp(AWS_TIME_V6, 123)];
         match self {
-            Grant::Ec2Imds => IMDS,
+            Grant::Ec2Imds | Grant::Ec2ImdsCredentials => IMDS,
             Grant::EcsTask => TASK,
             Grant::EksPodIdentity => AGENT,
             Grant::Time => TIME,

@@ -67,12 +67,14 @@ reasons! {
     UpgradeNotAllowed, "upgrade-not-allowed", Policy, "No `http` entry allows this path to change from HTTP to another protocol.", "Add an entry `{ upgrade: websocket, paths: [ ... ] }` to the rule.";
     CarriedOtherwise, "carried-otherwise", Policy, "The policy now carries such connections otherwise than this one: in another TLS mode, or with other demands on the server.", "Open the connection again.";
     MeshRequired, "mesh-required", Policy, "This port takes streams of the mesh alone, and the connection came by itself, with no proof of who sent it.", "Let the client connect through a sidecar with an identity, or exempt its addresses with `tls: { mode: none }` and a reason.";
+    MetadataToken, "metadata-token", Policy, "Instance metadata is asked for without the token of a session (IMDSv2).", "Use a client that speaks IMDSv2: it begins with `PUT /latest/api/token`.";
+    MetadataCredentials, "metadata-credentials", Policy, "The instance's own credentials and its user data need a grant of their own.", "Add the grant `ec2-imds-credentials`, or give the workload a role of its own.";
     PeerNotAllowed, "peer-not-allowed", Policy, "No rule allows this peer.", "Add the peer to the rule's `from`.";
 
     AddressLoopback, "address-loopback", Policy, "Loopback addresses are never reachable through the proxy.", "";
     AddressOwnListener, "address-own-listener", Policy, "The proxy's own listeners are never reachable through the proxy.", "";
     AddressLinkLocal, "address-link-local", Policy, "Link-local addresses are denied by the fixed table.", "If it is a platform service, use its named grant.";
-    AddressMetadata, "address-metadata", Policy, "Cloud metadata and credential addresses are denied by the fixed table.", "Use the named grant: ec2-imds, ecs-task, eks-pod-identity or time.";
+    AddressMetadata, "address-metadata", Policy, "Cloud metadata and credential addresses are denied by the fixed table.", "Use the named grant: ec2-imds, ec2-imds-credentials, ecs-task, eks-pod-identity or time.";
     AddressUnspecified, "address-unspecified", Policy, "The unspecified address is denied by the fixed table.", "";
     AddressMulticast, "address-multicast", Policy, "Multicast is denied by the fixed table.", "";
     AddressBroadcast, "address-broadcast", Policy, "Broadcast is denied by the fixed table.", "";

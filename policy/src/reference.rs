@@ -154,10 +154,23 @@ fn table(
     }
     let Some(reason) = denied_destination(address) else { return Ok(None) };
     let udp = request.observed == Observed::Udp;
-    let rule = granted(&|opening| opening.port == request.port && opening.udp == udp);
-    let rule = rule.ok_or_else(|| Outcome::denied(reason, None, near()))?;
-    let treatment = Treatment { per_request: false, ..PROBED };
-    Ok(Some(Outcome::passes(Verdict::Allowed, Reason::GrantAllows, rule, treatment)))
+    let opens =
+        |opening: &Opening| opening.address == address && opening.port == request.port && opening.udp == udp;
+    let allows = lines.iter().filter(|line| line.action == Action::Allow);
+    let given = allows.filter(|line| line.ports.is_empty() || line.has_port(request.port)).flat_map(|line| {
+        line.grants().filter(|grant| grant.openings().iter().any(opens)).map(|grant| (grant, line.name()))
+    });
+    let given: std::collections::BTreeSet<_> = given.collect();
+    let admitting = given.iter().find(|(grant, _)| grant.admits(request.observed, request.http).is_ok());
+    if let Some((_, rule)) = admitting {
+        let treatment = Treatment { per_request: !udp, ..PROBED };
+        return Ok(Some(Outcome::passes(Verdict::Allowed, Reason::GrantAllows, rule.clone(), treatment)));
+    }
+    let refused = given.first().and_then(|(grant, rule)| {
+        let (reason, failed) = grant.admits(request.observed, request.http).err()?;
+        Some(Outcome::denied(reason, None, Some((rule.clone(), failed))))
+    });
+    Err(refused.unwrap_or_else(|| Outcome::denied(reason, None, near())))
 }
 
 /// A deny rule that matches.

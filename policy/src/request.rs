@@ -83,6 +83,9 @@ pub struct HttpFacts<'a> {
     pub path: &'a CanonicalPath,
     /// `Some`: the bytes after its head may be no HTTP any more.
     pub upgrade: Option<Upgrade>,
+    /// It carries what a session of EC2 instance metadata (IMDSv2) asks of its method: `X-aws-ec2-metadata-token`, or with
+    /// `PUT` a valid `X-aws-ec2-metadata-token-ttl-seconds`. Only grants look at it.
+    pub session: bool,
 }
 
 /// Everything that [`crate::PolicySet::decide`] may look at. Nothing else influences a verdict.

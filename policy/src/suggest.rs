@@ -323,7 +323,9 @@ fn granting(address: IpAddr, request: &Request<'_>) -> Option<Grant> {
             .iter()
             .any(|opening| opening.address == address && opening.port == request.port && opening.udp == udp)
     };
-    Grant::ALL.iter().copied().find(opens)
+    let admits = |grant: &&Grant| grant.admits(request.observed, request.http).is_ok();
+    let opening = || Grant::ALL.iter().filter(|grant| opens(grant));
+    opening().find(admits).or_else(|| opening().next()).copied()
 }
 
 fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {

@@ -246,7 +246,7 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn facts(&self) -> HttpFacts<'_> {
-        HttpFacts { method: &self.method, path: &self.path, upgrade: self.upgrade }
+        HttpFacts { method: &self.method, path: &self.path, upgrade: self.upgrade, session: true }
     }
 }
 

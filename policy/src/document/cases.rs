@@ -91,7 +91,13 @@ impl Scenario {
             observed,
             peer: self.peer.as_ref(),
             arrival,
-            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: self.upgrade }),
+            http: self.http.as_ref().map(|(method, path)| HttpFacts {
+                method,
+                path,
+                upgrade: self.upgrade,
+                // As the platform's own clients ask.
+                session: true,
+            }),
             today,
         }
     }

@@ -20,8 +20,9 @@ use super::{
     write,
 };
 
-pub(super) const GRANTS: [(&str, Grant); 4] = [
+pub(super) const GRANTS: [(&str, Grant); 5] = [
     ("ec2-imds", Grant::Ec2Imds),
+    ("ec2-imds-credentials", Grant::Ec2ImdsCredentials),
     ("ecs-task", Grant::EcsTask),
     ("eks-pod-identity", Grant::EksPodIdentity),
     ("time", Grant::Time),

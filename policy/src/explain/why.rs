@@ -83,7 +83,8 @@ fn table_step(set: &PolicySet, request: &Request<'_>, decision: &Decision) -> Re
         (None, ..) => Ok(format!("nothing against {address}")),
         (Some(_), Reason::GrantAllows, Some(rule)) => Ok(format!("opened by {}", set.view(rule))),
         (Some(reason), Reason::RuleDenies, _) => Ok(format!("{address} ({reason}) is opened by a grant")),
-        (Some(reason), ..) => Err(format!("{address} is closed ({reason})")),
+        (Some(reason), found, _) if found == reason => Err(format!("{address} is closed ({reason})")),
+        (Some(reason), ..) => Err(format!("{address} ({reason}) is opened by a grant, but not for this")),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     Arrival, CompileOptions, Date, Demands, Direction, Document, HostEvidence, HostPattern, Observed,
     Predicate, Reason, Request, Treatment,
     decision::{Dial, TlsMode},
-    deny_table::{Opening, denied_answer},
+    deny_table::{Grant, Opening, denied_answer},
     document::{Action, Destination, HttpMatch, Origin, Protocol, Rule},
     spiffe::SpiffeSpecificity,
 };
@@ -106,13 +106,17 @@ impl<'a> Line<'a> {
         self.ports.iter().any(|range| range.contains(&port))
     }
 
-    /// What the rule's grants open.
-    pub(super) fn openings(&self) -> impl Iterator<Item = &'static Opening> {
+    pub(super) fn grants(&self) -> impl Iterator<Item = Grant> {
         let grants = self.ends.iter().flat_map(|end| match end {
             Destination::Grants(grants) => grants.as_slice(),
             _ => &[],
         });
-        grants.flat_map(|grant| grant.openings())
+        grants.copied()
+    }
+
+    /// What the rule's grants open.
+    pub(super) fn openings(&self) -> impl Iterator<Item = &'static Opening> {
+        self.grants().flat_map(Grant::openings)
     }
 
     pub(super) fn is_meshed(&self) -> bool {

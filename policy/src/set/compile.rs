@@ -81,7 +81,7 @@ pub(super) struct Compiler<'a> {
     pub(super) origins: Vec<(&'a Source, Range<usize>)>,
     /// Egress, ingress.
     sides: [IndexBuilder; 2],
-    grants: Vec<(Opening, RuleId)>,
+    grants: Vec<(Opening, Grant, RuleId)>,
 }
 
 impl<'a> Compiler<'a> {
@@ -169,12 +169,14 @@ impl<'a> Compiler<'a> {
 
     /// A grant is narrowed by the rule's ports, where it has any. Denied grants are denied addresses.
     fn add_grants(&mut self, id: RuleId, rule: &CompiledRule, grants: &[Grant]) {
-        for opening in grants.iter().flat_map(|grant| grant.openings()) {
+        let openings =
+            grants.iter().flat_map(|grant| grant.openings().iter().map(|opening| (*grant, opening)));
+        for (grant, opening) in openings {
             if !rule.ports.is_empty() && !rule.ports.iter().any(|range| range.contains(&opening.port)) {
                 continue;
             }
             if rule.action == Action::Allow {
-                self.grants.push((*opening, id));
+                self.grants.push((*opening, grant, id));
             } else {
                 let ports = Ports::single(opening.port);
                 let new = NewEntry { rule: id, action: rule.action, ports, private: false, except: None };
@@ -194,8 +196,10 @@ impl<'a> Compiler<'a> {
         let host_denies = host_denies(&rules);
         let requests_denied_at = requests_denied_at(&rules);
         let meshed_at = meshed_at(&rules);
-        grants.sort_unstable_by_key(|(opening, rule)| (opening.address, opening.port, opening.udp, *rule));
-        grants.dedup_by_key(|(opening, _)| *opening);
+        grants.sort_unstable_by_key(|(opening, grant, rule)| {
+            (opening.address, opening.port, opening.udp, *grant, *rule)
+        });
+        grants.dedup_by_key(|(opening, grant, _)| (*opening, *grant));
         PolicySet {
             generation: options.generation,
             egress: side(egress, &rules, Direction::Egress),

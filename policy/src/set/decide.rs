@@ -12,7 +12,7 @@ use crate::{
     Arrival, Decision, Direction, NearMiss, Observed, Predicate, Reason, Request, Treatment, Verdict,
     address::with_embedded,
     decision::{Dial, TlsMode},
-    deny_table::denied_destination,
+    deny_table::{Grant, Opening, denied_destination},
 };
 
 use super::{
@@ -28,14 +28,14 @@ pub(super) fn decide(set: &PolicySet, request: &Request<'_>) -> Decision {
     }
     let grant = match check_table(set, request) {
         Ok(grant) => grant,
-        Err(reason) => return denied(set, reason, None, near_grant(set, request)),
+        Err((reason, near)) => return denied(set, reason, None, near),
     };
     let (denies, allows) = matching_rules(set, request, grant.is_some());
     if let Some((_, Reverse(rule))) = denies.enforced {
         return denied(set, Reason::RuleDenies, Some(rule), None);
     }
     let decision = match grant {
-        Some(rule) => allowed(set, Reason::GrantAllows, rule, GRANT_TREATMENT),
+        Some(rule) => allowed(set, Reason::GrantAllows, rule, granted(request)),
         None => by_allow_rules(set, request, &allows),
     };
     enforced_on_datagrams(request, with_late_denies(set, &denies, decision))
@@ -49,7 +49,11 @@ fn enforced_on_datagrams(request: &Request<'_>, decision: Decision) -> Decision 
     decision
 }
 
-const GRANT_TREATMENT: Treatment = Treatment { per_request: false, ..PROBE_TREATMENT };
+/// Datagrams have no requests.
+fn granted(request: &Request<'_>) -> Treatment {
+    Treatment { per_request: request.observed != Observed::Udp, ..PROBE_TREATMENT }
+}
+
 const PROBE_TREATMENT: Treatment = Treatment {
     dial: Dial::OriginalDestination,
     tls: TlsMode::None,
@@ -67,24 +71,35 @@ fn allowed(set: &PolicySet, reason: Reason, rule: RuleId, treatment: Treatment) 
     Decision { verdict, reason, rule, treatment, nearest: None, generation: set.generation }
 }
 
-/// `Ok(Some(rule))`: a grant opens the destination. `Err`: the table denies it.
-fn check_table(set: &PolicySet, request: &Request<'_>) -> Result<Option<RuleId>, Reason> {
+/// `Ok(Some(rule))`: a grant opens the destination. `Err`: the table denies it, or the grant does not go that far.
+fn check_table(set: &PolicySet, request: &Request<'_>) -> Result<Option<RuleId>, (Reason, Option<NearMiss>)> {
     let (Direction::Egress, Some(address)) = (request.direction, request.address) else { return Ok(None) };
     if set.is_own_listener(address, request.port) {
-        return Err(Reason::AddressOwnListener);
+        return Err((Reason::AddressOwnListener, near_grant(set, request)));
     }
     let Some(reason) = denied_destination(address) else { return Ok(None) };
     let udp = request.observed == Observed::Udp;
-    let opens = set.grants.iter().find(|(opening, _)| {
+    let mut refused = None;
+    let opens = set.grants.iter().filter(|(opening, ..)| {
         opening.address == address && opening.port == request.port && opening.udp == udp
     });
-    opens.map(|(_, rule)| Some(*rule)).ok_or(reason)
+    for (_, grant, rule) in opens {
+        match grant.admits(request.observed, request.http) {
+            Ok(()) => return Ok(Some(*rule)),
+            Err((reason, failed)) => {
+                refused = refused.or(Some((reason, Some(NearMiss { rule: *rule, failed }))));
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| (reason, near_grant(set, request))))
 }
 
 /// A grant for the same address: by another protocol, else at another port.
 fn near_grant(set: &PolicySet, request: &Request<'_>) -> Option<NearMiss> {
-    let at_address = set.grants.iter().filter(|(opening, _)| Some(opening.address) == request.address);
-    let (opening, rule) = at_address.min_by_key(|(opening, _)| opening.port != request.port)?;
+    let at_address = set.grants.iter().filter(|(opening, ..)| Some(opening.address) == request.address);
+    let nearness =
+        |(opening, _, rule): &&(Opening, Grant, RuleId)| (opening.port != request.port, opening.port, *rule);
+    let (opening, _, rule) = at_address.min_by_key(nearness)?;
     let failed = if opening.port == request.port { Predicate::Protocol } else { Predicate::Port };
     Some(NearMiss { rule: *rule, failed })
 }

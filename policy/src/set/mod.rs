@@ -29,7 +29,9 @@ use ipnet::IpNet;
 
 use crate::{
     Arrival, Date, Decision, Demands, Diagnostic, Direction, Document, HostName, NameDecision, Observed,
-    Reason, Request, SpiffeId, demands, deny_table::Opening, document::Probe,
+    Reason, Request, SpiffeId, demands,
+    deny_table::{Grant, Opening},
+    document::Probe,
 };
 
 use self::{
@@ -126,8 +128,8 @@ pub struct PolicySet {
     rules: Box<[CompiledRule]>,
     egress: Side,
     ingress: Side,
-    /// Triples that grants open, each with the first rule that grants it. Few.
-    grants: Box<[(Opening, RuleId)]>,
+    /// Triples that grants open, each grant with the first rule that gives it. Few.
+    grants: Box<[(Opening, Grant, RuleId)]>,
     own_listeners: Box<[SocketAddr]>,
     local_addresses: Box<[IpAddr]>,
     /// Last day on which the default deny is not enforced: every policy is in audit.

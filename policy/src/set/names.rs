@@ -158,8 +158,13 @@ pub(super) fn peek(
     synthetic: Option<&HostName>,
     port: u16,
 ) -> Peek {
-    if address.is_some_and(|address| denied_destination(address).is_some()) {
-        return Peek::Unneeded;
+    if let Some(address) = address.filter(|address| denied_destination(*address).is_some()) {
+        // What grants open is judged request by request.
+        let granted = set
+            .grants
+            .iter()
+            .any(|(opening, ..)| opening.address == address && opening.port == port && !opening.udp);
+        return if granted { Peek::Needed } else { Peek::Unneeded };
     }
     // Where a name leads is not known yet: a rule may deny HTTP there.
     let mut needed =

@@ -49,6 +49,8 @@ pub struct Requested {
     pub path: CanonicalPath,
     /// The protocol that it asks to go on with.
     pub upgrade: Option<Upgrade>,
+    /// It carries the fields of an IMDSv2 session: see [`HttpFacts::session`].
+    pub session: bool,
 }
 
 impl Facts {
@@ -95,6 +97,7 @@ impl Facts {
                 method: &http.method,
                 path: &http.path,
                 upgrade: http.upgrade,
+                session: http.session,
             }),
             today,
         }

@@ -27,6 +27,8 @@ pub(crate) struct Asked {
     pub(crate) target: PathAndQuery,
     /// The protocol that it asks to go on with.
     pub(crate) upgrade: Option<Upgrade>,
+    /// It carries the fields of an IMDSv2 session. Their values are passed on, and kept nowhere.
+    pub(crate) session: bool,
     /// Its client sends the body only once it is told to.
     pub(crate) expects: bool,
     /// Whom it names, as it is forwarded.
@@ -45,6 +47,7 @@ impl Asked {
         // In HTTP/2 a WebSocket is a kind of CONNECT, which stands for a GET. RFC 8441 section 5.
         let method = if upgrade.is_some() { Method::GET } else { head.method.clone() };
         let expects = expects(head)?;
+        let session = has_session(head);
         let authority = authority(head)?;
         let path = CanonicalPath::parse(head.uri.path()).map_err(|_| Reason::HttpMalformed)?;
         let mut target = path.as_str().to_owned();
@@ -56,7 +59,7 @@ impl Asked {
         let text = authority.to_string();
         let value = HeaderValue::from_str(&text).map_err(|_| Reason::HostInvalid)?;
         let Authority { host, port } = authority;
-        Ok(Asked { method, path, upgrade, expects, target, authority: value, host, port })
+        Ok(Asked { method, path, upgrade, expects, session, target, authority: value, host, port })
     }
 
     /// The facts of this request on a connection with these.
@@ -64,8 +67,12 @@ impl Asked {
     /// # Errors
     /// It names another host or port than the connection is for.
     pub(crate) fn facts(&self, connection: &Facts) -> Result<Facts, Reason> {
-        let requested =
-            Requested { method: self.method.as_str().into(), path: self.path.clone(), upgrade: self.upgrade };
+        let requested = Requested {
+            method: self.method.as_str().into(),
+            path: self.path.clone(),
+            upgrade: self.upgrade,
+            session: self.session,
+        };
         let mut facts = Facts { http: Some(requested), flaw: None, unseen: false, ..connection.clone() };
         let port = connection.original.port();
         if self.port.is_some_and(|named| named != port) {
@@ -103,6 +110,24 @@ fn expects(head: &request::Parts) -> Result<bool, Reason> {
         }
         _ => Err(Reason::HttpMalformed),
     }
+}
+
+/// The longest life of an IMDSv2 session, in seconds. Amazon EC2 user guide, "Use the Instance Metadata Service".
+const SESSION_SECONDS: u32 = 21_600;
+
+/// A token, or for a `PUT` how long one is wanted for: once, and in order.
+fn has_session(head: &request::Parts) -> bool {
+    let once = |name: &str| {
+        let mut values = head.headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+    };
+    if head.method != Method::PUT {
+        return once("x-aws-ec2-metadata-token").is_some_and(|token| !token.is_empty());
+    }
+    let seconds =
+        once("x-aws-ec2-metadata-token-ttl-seconds").and_then(|text| std::str::from_utf8(text).ok());
+    let plain = seconds.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    plain.and_then(|text| text.parse().ok()).is_some_and(|seconds| (1..=SESSION_SECONDS).contains(&seconds))
 }
 
 fn same(named: IpAddr, connection: &Facts) -> bool {

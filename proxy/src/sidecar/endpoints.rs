@@ -192,7 +192,12 @@ impl Question {
             observed,
             peer: None,
             arrival: Arrival::Plain,
-            http: self.http.as_ref().map(|(method, path)| HttpFacts { method, path, upgrade: None }),
+            http: self.http.as_ref().map(|(method, path)| HttpFacts {
+                method,
+                path,
+                upgrade: None,
+                session: true,
+            }),
             today: today(),
         });
         let rule = decision.rule.map(|rule| set.rule(rule));

@@ -229,10 +229,7 @@ fn egress() -> impl Strategy<Value = Rule<Destination>> {
         (Udp, TlsMode::None),
     ]);
     let meshed = carriage(&[(Tls, TlsMode::Mesh), (Http, TlsMode::Mesh), (Tcp, TlsMode::Mesh)]);
-    let grant = prop::collection::vec(
-        prop::sample::select(vec![Grant::Ec2Imds, Grant::EcsTask, Grant::EksPodIdentity, Grant::Time]),
-        1..3,
-    );
+    let grant = prop::collection::vec(prop::sample::select(Grant::ALL), 1..3);
     let grants = ends(grant.prop_map(Destination::Grants));
     prop_oneof![
         rule(ends(hosts(allowed)), by_host, true),

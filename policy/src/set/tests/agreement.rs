@@ -287,6 +287,7 @@ impl Asked {
                 method,
                 path,
                 upgrade: *upgrade,
+                session: path.as_str().len() % 2 == 0,
             }),
             today: Date::from_days(TODAY),
         }

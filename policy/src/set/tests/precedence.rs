@@ -114,9 +114,11 @@ fn the_table_stands_before_rules_and_grants_open_triples() {
     let grant = Rule { ports: vec![], ..rule("imds", vec![Destination::Grants(vec![Grant::Ec2Imds])]) };
     let closed = set_of(vec![everything.clone()]);
     let open = set_of(vec![everything, grant]);
-    let imds = to("169.254.169.254", 80);
+    let imds = Request { observed: Observed::Http, ..to("169.254.169.254", 80) };
     assert_eq!(verdict(&closed, &imds), (Denied, Reason::AddressMetadata, None));
     assert_eq!(verdict(&open, &imds), (Allowed, Reason::GrantAllows, Some("imds")));
+    let opaque = verdict(&open, &to("169.254.169.254", 80));
+    assert_eq!(opaque, (Denied, Reason::ProtocolMismatch, None), "each request there is judged");
     assert_eq!(verdict(&open, &to("169.254.169.254", 443)).1, Reason::AddressMetadata);
     assert_eq!(verdict(&open, &to("169.254.170.2", 80)).1, Reason::AddressMetadata);
     assert_eq!(verdict(&open, &to("64:ff9b::a9fe:a9fe", 80)).1, Reason::AddressMetadata);
@@ -288,6 +290,10 @@ fn peek_waits_only_where_bytes_decide() {
     assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 22), Unneeded);
     assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 8443), Needed);
     assert_eq!(set.peek(None, Some(&db), 5432), Unneeded);
+    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 80), Unneeded);
+    let grant = Rule { ports: vec![], ..rule("imds", vec![Destination::Grants(vec![Grant::Ec2Imds])]) };
+    let set = set_of(vec![grant]);
+    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 80), Needed);
     assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 443), Unneeded);
 }
 

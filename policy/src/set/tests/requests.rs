@@ -37,7 +37,7 @@ impl Asked {
         Request {
             host: Some((HostEvidence::HttpAuthority, &self.host)),
             observed: Observed::Http,
-            http: Some(HttpFacts { method, path: &self.path, upgrade }),
+            http: Some(HttpFacts { method, path: &self.path, upgrade, session: false }),
             ..to("8.8.8.8", 80)
         }
     }

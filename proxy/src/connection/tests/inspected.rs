@@ -15,6 +15,8 @@ use super::{
 };
 use crate::addrs::OriginalDst;
 
+const SITE: &str = "93.184.216.34:443";
+
 const RULES: &str = r#"
 apiVersion: sidegate.dev/v1
 kind: Policy
@@ -29,14 +31,15 @@ spec:
 "#;
 
 /// A client's TLS over a captured connection, believing `pem` alone.
-async fn sealed(
+pub(super) async fn sealed(
     world: &World,
+    address: &str,
     host: &str,
     pem: &str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let origin = Origin::from_pem(pem.as_bytes()).unwrap();
     let config = origin.client(None, &[HTTP1], system_time()).unwrap();
-    let socket = world.client("93.184.216.34:443").await;
+    let socket = world.client(address).await;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host.to_owned()).unwrap(), socket).await
 }
 
@@ -58,7 +61,7 @@ async fn each_request_inside_is_judged() {
     let world = World::start(RULES, ZONE).await;
     let seen = sealed_origin(world.origin("93.184.216.34:443").await, &[HTTP1]);
     let pem = world.worker.gate.inspection.authority_pem().unwrap();
-    let mut client = sealed(&world, "www.ok.example", &pem).await.unwrap();
+    let mut client = sealed(&world, SITE, "www.ok.example", &pem).await.unwrap();
     assert_eq!(asked(&mut client, "/v1/a", "www.ok.example").await, (200, "sealed".to_owned()));
     assert_eq!(asked(&mut client, "/v2/a", "www.ok.example").await.0, 403);
     // Another name inside than the one that was verified and minted for.
@@ -80,7 +83,7 @@ async fn nothing_is_minted_for_a_server_that_cannot_be_verified() {
     // It serves the certificate of another name.
     let seen = sealed_origin(world.origin("93.184.216.35:443").await, &[HTTP1]);
     let pem = world.worker.gate.inspection.authority_pem().unwrap();
-    let refused = sealed(&world, "old.ok.example", &pem).await.unwrap_err();
+    let refused = sealed(&world, SITE, "old.ok.example", &pem).await.unwrap_err();
     let record = world.record().await;
     assert_eq!(
         (record.reason.as_str(), record.close_reason),
@@ -94,7 +97,7 @@ async fn a_client_that_pins_its_server_fails_closed() {
     let world = World::start(RULES, ZONE).await;
     let seen = sealed_origin(world.origin("93.184.216.34:443").await, &[HTTP1]);
     let stranger = crate::inspection::Inspection::new().authority_pem().unwrap();
-    sealed(&world, "www.ok.example", &stranger).await.unwrap_err();
+    sealed(&world, SITE, "www.ok.example", &stranger).await.unwrap_err();
     let record = world.record().await;
     assert_eq!(
         (record.reason.as_str(), record.close_reason),
@@ -124,7 +127,7 @@ async fn what_was_opened_is_closed_when_the_policy_would_carry_it_otherwise() {
         let world = World::start(RULES, ZONE).await;
         let seen = sealed_origin(world.origin("93.184.216.34:443").await, &[HTTP1]);
         let pem = world.worker.gate.inspection.authority_pem().unwrap();
-        let mut client = sealed(&world, "www.ok.example", &pem).await.unwrap();
+        let mut client = sealed(&world, SITE, "www.ok.example", &pem).await.unwrap();
         assert_eq!(asked(&mut client, "/v1/a", "www.ok.example").await.0, 200);
         world.worker.gate.policies.replace(policies(&rules, 2));
         let mut rest = Vec::new();
@@ -137,8 +140,12 @@ async fn what_was_opened_is_closed_when_the_policy_would_carry_it_otherwise() {
 #[test]
 fn what_was_opened_never_goes_on_as_it_is() {
     let opened = |yaml: &str, http: bool| {
-        let requested =
-            Requested { upgrade: None, method: "GET".into(), path: CanonicalPath::parse("/v2/a").unwrap() };
+        let requested = Requested {
+            upgrade: None,
+            session: false,
+            method: "GET".into(),
+            path: CanonicalPath::parse("/v2/a").unwrap(),
+        };
         let facts = Facts {
             client: None,
             peer: None,
