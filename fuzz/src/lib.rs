@@ -7,7 +7,7 @@ mod targets;
 
 pub use targets::{
     dns::{dns_answer, dns_question, resolv_conf},
-    http::{http_denial, http_preface},
+    http::{http_denial, http_framing, http_preface},
     policy::{
         access_record, date, deny_table, host_name, host_pattern, path_pattern, policy_cases,
         policy_document, spiffe_id, spiffe_pattern, url_path,
@@ -30,7 +30,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host_name", host_name),
     ("host_pattern", host_pattern),
     ("http_denial", http_denial),
+    ("http_framing", http_framing),
     ("http_preface", http_preface),
+
     ("path_pattern", path_pattern),
     ("policy_cases", policy_cases),
     ("policy_document", policy_document),

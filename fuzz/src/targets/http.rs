@@ -3,6 +3,7 @@
 use sidegate_policy::Reason;
 use sidegate_proxy::http::{
     denial::Denial,
+    framing::Framing,
     preface::{Preface, PrefaceProgress, PrefaceReader},
 };
 
@@ -36,6 +37,63 @@ pub fn http_preface(bytes: &[u8]) {
         assert!(claimed.starts_with(host.as_str().as_bytes()), "{claimed:?} {host}");
     }
     assert!(hosts.len() <= 1);
+}
+
+/// One verdict however the bytes of a connection are split, and what is let through, `httparse` divides into the same
+/// requests: a plain one never begins where another is not over.
+pub fn http_framing(bytes: &[u8]) {
+    let mut whole = Framing::new(BUDGET);
+    let taken = whole.push(bytes);
+    assert_eq!(taken == bytes.len(), whole.refused().is_none());
+    let mut split = Framing::new(BUDGET);
+    let mut passed = 0;
+    for piece in pieces(bytes) {
+        let more = split.push(piece);
+        passed += more;
+        if more < piece.len() {
+            break;
+        }
+    }
+    assert_eq!((passed, split.refused()), (taken, whole.refused()), "the splitting makes no difference");
+    assert_eq!(split.between_requests(), whole.between_requests());
+    let ended = divided(bytes.get(..taken).unwrap_or_default());
+    assert!(!whole.between_requests() || ended, "the last request is over, for another reader too");
+    assert!(!whole.upgraded() || ended, "and so is one that asks for another protocol");
+}
+
+/// Whether the bytes end with a whole request. Panics where a reader would refuse one before that.
+fn divided(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let mut headers = vec![httparse::EMPTY_HEADER; 20_000];
+        let mut request = httparse::Request::new(&mut headers);
+        let head = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(head)) => head,
+            Ok(httparse::Status::Partial) | Err(_) => return false,
+        };
+        let field = |name: &str| request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        let chunked = field("transfer-encoding").is_some();
+        let length = field("content-length").and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse().ok());
+        let Some(rest) = bytes.get(head..) else { return false };
+        let over = if chunked { behind_chunks(rest) } else { rest.get(length.unwrap_or(0)..) };
+        let Some(rest) = over else { return false };
+        bytes = rest;
+    }
+    true
+}
+
+fn behind_chunks(mut rest: &[u8]) -> Option<&[u8]> {
+    loop {
+        let Ok(httparse::Status::Complete((at, size))) = httparse::parse_chunk_size(rest) else { return None };
+        rest = rest.get(at..)?;
+        if size == 0 {
+            let mut trailers = vec![httparse::EMPTY_HEADER; 20_000];
+            return match httparse::parse_headers(rest, &mut trailers) {
+                Ok(httparse::Status::Complete((end, _))) => rest.get(end..),
+                _ => None,
+            };
+        }
+        rest = rest.get(usize::try_from(size).ok()?.checked_add(2)?..)?;
+    }
 }
 
 /// Whatever stands in the fields, the answer stays one head and one JSON body.

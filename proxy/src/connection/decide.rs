@@ -326,7 +326,7 @@ fn per_request(decision: Decision) -> bool {
 /// weakened.
 pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
     let Treatment { dial, tls, private: _, per_request, demands: demanding } = treatment;
-    if demanding && !honoured(demands) {
+    if demanding && !honoured(demands, per_request) {
         return false;
     }
     let dialled = matches!(dial, Dial::Name | Dial::OriginalDestination);
@@ -340,12 +340,12 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
 }
 
 /// Every demand by name, so that no new one is passed over in silence.
-fn honoured(demands: &Demands) -> bool {
-    // Limits are kept where requests are judged, which is where they can be written.
-    let Demands { limit: _, origin, client_address: _ } = demands;
+fn honoured(demands: &Demands, per_request: bool) -> bool {
+    let Demands { limit, origin, client_address: _ } = demands;
     // Carried out wherever a server is verified, which is where they can be written.
     let OriginTls { roots: _, pins: _, client_identity: _ } = origin;
-    true
+    // Limits are kept where requests are judged.
+    limit.is_none() || per_request
 }
 
 /// Denials that better first bytes could have averted.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::{
     Method, Response, StatusCode,
     body::{Body, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT},
     http::response,
     upgrade::OnUpgrade,
 };
@@ -110,9 +110,13 @@ fn pass_over(
 }
 
 pub(super) fn refuse(mut exchange: Exchange, judgement: Judgement, method: &Method) -> Response<Reply> {
-    let response = words(&judgement, method, exchange.record.facts.as_deref());
+    let mut response = words(&judgement, method, exchange.record.facts.as_deref());
     exchange.record.denied(judgement);
     exchange.record.answered(response.status().as_u16());
+    if exchange.client.refused().is_some() {
+        // Nothing more that the client says is read.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -128,7 +128,9 @@ async fn pings_that_nobody_reads_the_answers_of_hold_back_their_sender() {
         let frames: Vec<u8> = (0..10_000).flat_map(|_| frame(kind, 0, 0, payload)).collect();
         let mut written = 0;
         let patience = std::time::Duration::from_secs(1);
-        while let Ok(Ok(more)) = tokio::time::timeout(patience, client.write(&frames[written % frames.len()..])).await {
+        while let Ok(Ok(more)) =
+            tokio::time::timeout(patience, client.write(&frames[written % frames.len()..])).await
+        {
             written += more;
             assert!(written < 256 << 20, "{written} bytes of frames {kind} are taken");
         }

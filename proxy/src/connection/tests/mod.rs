@@ -27,6 +27,7 @@ mod relaying;
 mod requests;
 mod smuggling;
 mod splits;
+mod streaming;
 mod tls;
 mod upgrades;
 

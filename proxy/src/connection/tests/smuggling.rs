@@ -204,7 +204,11 @@ fn refused() -> Vec<(&'static str, String, u16)> {
         ("44 no host", "GET /v1/a HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("44 a host with a user", GET.replace("www.ok", "u@www.ok"), 400),
         ("45 another absolute target", GET.replace("GET /v1/a", "GET http://evil.example/v1/a"), 403),
-        ("53 CONNECT", "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n".to_owned(), 400),
+        (
+            "53 CONNECT",
+            "CONNECT www.ok.example:443 HTTP/1.1\r\nHost: www.ok.example:443\r\n\r\n".to_owned(),
+            400,
+        ),
         ("57 a fragment", GET.replace("/v1/a", "/v1/a#b"), 400),
         ("58 an encoded slash", GET.replace("/v1/a", "/v1/..%2f..%2fv2"), 400),
         ("58 an encoded backslash", GET.replace("/v1/a", "/v1/..%5cv2"), 400),
@@ -272,29 +276,46 @@ fn carried() -> Vec<(&'static str, String, &'static [u16], String)> {
 
 #[tokio::test]
 async fn what_readers_could_take_differently_is_refused_whole() {
+    let mut wrong = Vec::new();
     for way in WAYS {
         for (case, words, status) in refused() {
             let (statuses, seen) = heard(way, words.as_bytes(), 1).await;
-            assert_eq!(statuses, [status], "{case} by {} to {}", way.0, way.1);
-            assert_eq!(String::from_utf8_lossy(&seen), "", "{case} by {} to {}", way.0, way.1);
+            if statuses != [status] || !seen.is_empty() {
+                wrong.push(format!(
+                    "{case} by {} to {}: {statuses:?} {}",
+                    way.0,
+                    way.1,
+                    String::from_utf8_lossy(&seen)
+                ));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]
 async fn what_is_carried_arrives_as_one_reader_and_all_take_it() {
+    let mut wrong = Vec::new();
     for way in WAYS {
         for (case, words, expected, arrived) in carried() {
             let (statuses, seen) = heard(way, words.as_bytes(), expected.len()).await;
-            assert_eq!(statuses, expected, "{case} by {} to {}", way.0, way.1);
             // Of a body that breaks off, what came before may have arrived; nothing that a reader takes for a request.
-            if case.starts_with("41") {
-                assert_eq!(requests(&seen, Reader::Standard), ["/v1/a"], "{case}");
+            let as_it_should = if case.starts_with("41") {
+                requests(&seen, Reader::Standard) == ["/v1/a"]
             } else {
-                assert_eq!(String::from_utf8_lossy(&seen), arrived, "{case} by {} to {}", way.0, way.1);
+                seen == arrived.as_bytes()
+            };
+            if statuses != expected || !as_it_should {
+                wrong.push(format!(
+                    "{case} by {} to {}: {statuses:?} {}",
+                    way.0,
+                    way.1,
+                    String::from_utf8_lossy(&seen)
+                ));
             }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// The control: forwarded as they came, the same bytes are a request that no rule allows, for one reader or another.
