@@ -126,6 +126,8 @@ pub enum CloseReason {
     ConnectFailed,
     /// The server's TLS is not what the rule demands.
     TlsRefused,
+    /// The peer's certificate no longer holds (revoked, expired, its root retired), or our own has expired.
+    PeerUntrusted,
     /// The proxy failed.
     Internal,
 }

@@ -74,7 +74,8 @@ fn every_close_reason_is_documented() {
         | CloseReason::Drained
         | CloseReason::ConnectFailed
         | CloseReason::TlsRefused
+        | CloseReason::PeerUntrusted
         | CloseReason::Internal => 1,
     };
-    assert_eq!(parsed.iter().map(count).sum::<usize>(), 10);
+    assert_eq!(parsed.iter().map(count).sum::<usize>(), 11);
 }

@@ -20,7 +20,7 @@ fn judging_allocates_nothing() {
                 let decision = set.decide(&request);
                 seen[usize::from(decision.verdict == Verdict::Allowed)] += 1;
                 let _ = set.judge_answer(&request, &decision, address(number + 1));
-                let _ = set.peek(request.address, None, 443);
+                let _ = set.peek(request.address, None, request.peer, 443);
             }
             let _ = set.judge_name(host, request(None, None).today);
         }

@@ -237,6 +237,11 @@ pub enum TrustError {
 }
 
 impl TrustError {
+    /// The certificate, or one of those that vouch for it, was revoked.
+    pub fn is_revoked(&self) -> bool {
+        matches!(self, TrustError::Chain(webpki::Error::CertRevoked))
+    }
+
     /// The ground in an error of rustls that this crate's verifiers caused, where the error itself doesn't say it.
     pub fn of(error: &rustls::Error) -> Option<&TrustError> {
         match error {
@@ -292,6 +297,12 @@ impl TrustStore {
     /// What was revoked.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// When the next root ends, of those that hold at `now`: whoever it vouches for is believed no longer then.
+    pub fn next_end(&self, now: UnixTime) -> Option<UnixTime> {
+        let roots = self.bundles.values().flat_map(|bundle| &bundle.roots);
+        roots.filter(|root| root.validity.holds(now)).map(|root| root.validity.not_after).min()
     }
 
     /// Who presents this chain (leaf first) at `now`: judged by form, by a chain to a root of the ID's own trust

@@ -5,7 +5,7 @@ mod tests;
 
 use std::fmt;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use sidegate_policy::{SpiffeId, spiffe::SpiffeError};
 use x509_parser::{certificate::X509Certificate, extensions::KeyUsage, x509::X509Version};
 
@@ -158,6 +158,13 @@ impl Svid {
     /// From when until when the leaf holds.
     pub fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// When the first certificate of the chain ends. One that no path needs counts too: look again then.
+    pub fn first_end(&self) -> UnixTime {
+        let end =
+            |certificate: &CertificateDer<'_>| Some(x509::validity(&x509::parse(certificate)?).not_after);
+        self.chain.iter().filter_map(end).min().unwrap_or(self.validity.not_after)
     }
 
     /// The leaf's public key.

@@ -114,6 +114,15 @@ reasons! {
     UpstreamCertificate, "upstream-certificate", Upstream, "The server's certificate is not one that is believed for this name.", "Check the certificate, or name the roots that issued it.";
     UpstreamPin, "upstream-pin", Upstream, "The server's certificate is valid, but no key of its chain is one that the rule pins.", "Make sure that it is the right server; if its keys have changed, add the new one to the rule's `pins`.";
 
+    MeshIdentityMissing, "mesh-identity-missing", Sidegate, "This workload has no valid identity to prove itself with: none is configured, or it is absent, expired or revoked.", "Configure `identity`; `/certs` and the log say what is wrong with it.";
+    MeshIdentityRefused, "mesh-identity-refused", Upstream, "The peer does not believe this workload's certificate.", "Compare the peer's trust bundle and revocation lists with this workload's certificate.";
+    MeshHandshake, "mesh-handshake", Upstream, "No mutual TLS 1.3 connection of the mesh could be made: whoever listens there does not speak it.", "Check that the peer's sidecar listens at the address and port of the peers file.";
+    MeshPeerUntrusted, "mesh-peer-untrusted", Upstream, "The peer's certificate is not one that is believed: unknown issuer, other trust domain, expired or revoked.", "Check the peer's certificate, and this workload's trust bundle and revocation lists.";
+    MeshPeerMismatch, "mesh-peer-mismatch", Upstream, "Another workload than the expected one has proven to be at the address.", "Correct the peers file, or see who took over the address.";
+    MeshPeerMoved, "mesh-peer-moved", Policy, "The peers file no longer names this workload at the address.", "Open the connection again.";
+    MeshRefused, "mesh-refused", Upstream, "The peer's own policy refused the connection (403).", "Add this workload to an `ingress` rule of the peer's policy.";
+    MeshUnavailable, "mesh-unavailable", Upstream, "The peer was reached, but not the application behind it (404, 503).", "Check that the application listens at the destination's port.";
+
     InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
 
     LimitInspection, "limit-inspection", Sidegate, "Too many different hosts were to be inspected within a second.", "Find what asks for so many hosts.";

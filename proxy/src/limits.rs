@@ -31,7 +31,7 @@ pub(crate) const MOST_QUESTIONS: usize = 512;
 
 /// Counts what lives, over all workers.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     connections: Allowance,
     descriptors: Allowance,
     /// For DNS streams alone: they can't crowd out connections, nor those them.

@@ -110,7 +110,7 @@ pub(crate) const fn verdict_word(verdict: Verdict) -> &'static str {
 }
 
 /// In the order of the enum.
-const CLOSE_REASONS: [(CloseReason, &str); 10] = [
+const CLOSE_REASONS: [(CloseReason, &str); 11] = [
     (CloseReason::Done, "done"),
     (CloseReason::ClientReset, "client-reset"),
     (CloseReason::UpstreamReset, "upstream-reset"),
@@ -120,6 +120,7 @@ const CLOSE_REASONS: [(CloseReason, &str); 10] = [
     (CloseReason::Drained, "drained"),
     (CloseReason::ConnectFailed, "connect-failed"),
     (CloseReason::TlsRefused, "tls-refused"),
+    (CloseReason::PeerUntrusted, "peer-untrusted"),
     (CloseReason::Internal, "internal"),
 ];
 

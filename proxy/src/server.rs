@@ -35,6 +35,7 @@ use crate::{
     http::upstream::Pool,
     inspection::Inspection,
     limits::Limits,
+    mesh::Membership,
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
@@ -72,6 +73,8 @@ pub struct Gate {
     pub origins: Origins,
     /// What opens the workload's TLS where a rule says so.
     pub inspection: Inspection,
+    /// The workload's place in the mesh; `None`: it has no identity.
+    pub membership: Option<Membership>,
     /// Where records go.
     pub access_log: AccessLog,
     /// Deadlines and limits.
@@ -132,6 +135,7 @@ impl Running {
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
                 pool: Pool::new(),
+                mesh: crate::connection::mesh_of(&gate, &dial, &limits),
                 dial: Arc::clone(&dial),
             });
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

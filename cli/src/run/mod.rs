@@ -192,6 +192,7 @@ fn serve(
         workload: None,
         origins,
         inspection,
+        membership: None,
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use sidegate_policy::{
-    CompileOptions, Diagnostic, Document, PolicySet, Source, document::Spanned, set::Generation,
+    CompileOptions, Diagnostic, Document, PolicySet, Source,
+    document::{Action, Destination, Spanned},
+    set::Generation,
 };
 use sidegate_proxy::clock::today;
 
@@ -80,7 +82,14 @@ fn remarks(documents: &[Document], set: &PolicySet) -> Vec<String> {
     let workloads = names(&|document| document.applies_to.is_some()).map(|policies| {
         format!("`appliesTo` of {policies} is ignored: a run has no identity, so it applies anyway")
     });
-    [inbound, datagrams, workloads].into_iter().flatten().collect()
+    let reached = |end: &Spanned<Destination>| matches!(end.value, Destination::Workloads(_));
+    let allows = |document: &Document| {
+        document.egress.iter().any(|rule| rule.action == Action::Allow && rule.ends.iter().any(reached))
+    };
+    let mesh = names(&allows).map(|policies| {
+        format!("rules with `workloads` of {policies} match nothing: a run has no identity and knows no peers; the sidecar does")
+    });
+    [inbound, datagrams, workloads, mesh].into_iter().flatten().collect()
 }
 
 /// A policy without rules, so that denials say `no-rule` rather than `no-policy`.

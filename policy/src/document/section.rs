@@ -62,6 +62,18 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
         Section::open(self.fields.value(name)?, name, known, self.findings)
     }
 
+    /// A list of sections, each called `what` in messages; `None`: there is no such field.
+    pub fn sections(
+        &self,
+        name: &str,
+        what: &str,
+        known: &[&'static str],
+    ) -> Option<Vec<Section<'n, 's, 'f>>> {
+        let node = self.fields.value(name)?;
+        let items = fields::list(node, name, &mut self.findings.borrow_mut());
+        Some(items.iter().filter_map(|item| Section::open(item, what, known, self.findings)).collect())
+    }
+
     /// Reports the absence of a field.
     pub fn require(&self, name: &str, what: &str, fix: &str) {
         self.fields.required(name, what, fix, &mut self.findings.borrow_mut());
@@ -91,6 +103,17 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
 
     /// The texts of a list that is not empty, each parsed.
     pub fn list<T>(&self, name: &str, fix: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        let placed = self.placed_list(name, fix, parse)?;
+        Some(placed.into_iter().map(|(parsed, _)| parsed).collect())
+    }
+
+    /// The same, each with its place.
+    pub fn placed_list<T>(
+        &self,
+        name: &str,
+        fix: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<(T, Range<usize>)>> {
         let node = self.fields.value(name)?;
         Some(fields::texts(node, name, &mut self.findings.borrow_mut(), |text, span, findings| {
             let parsed = parse(text);
@@ -98,7 +121,7 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
                 let message = format!("`{}` is no valid entry of `{name}`", scalar::shown(text));
                 findings.add("value", span, message, fix);
             }
-            parsed
+            Some((parsed?, span.clone()))
         }))
     }
 

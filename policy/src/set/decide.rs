@@ -168,9 +168,12 @@ fn consider_address(set: &PolicySet, request: &Request<'_>, address: IpAddr, den
     });
 }
 
-/// Deny rules that concern one address that a name resolved to.
+/// Deny rules that concern one address that a name resolved to, and the workload that is known to be there.
 pub(super) fn denies_of_answer(set: &PolicySet, request: &Request<'_>, answer: IpAddr) -> Denies {
     let mut denies = Denies::default();
+    if let Some(peer) = request.peer {
+        set.side(request.direction).index.visit_peer(peer, |spot| denies.consider_all(set, spot, request));
+    }
     consider_address(set, request, answer, &mut denies);
     consider_embedded(set, request, answer, &mut denies);
     denies

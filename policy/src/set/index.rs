@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    Request,
+    Request, SpiffeId,
     address::{AddressRange, host_net},
 };
 
@@ -142,9 +142,7 @@ impl Index {
             self.visit_host(host.as_str(), |spot| floor = visit(spot));
         }
         if let Some(peer) = request.peer {
-            self.peers.visit(peer, |rank, bucket| {
-                floor = visit(Spot { index: self, rank, end: End::Workload, address: None, bucket });
-            });
+            self.visit_peer(peer, |spot| floor = visit(spot));
         }
         if let Some(address) = request.address {
             self.visit_address(address, floor, visit);
@@ -154,6 +152,12 @@ impl Index {
     pub(crate) fn visit_host<'a>(&'a self, host: &str, mut visit: impl FnMut(Spot<'a>)) {
         self.hosts.visit(host, |rank, bucket| {
             visit(Spot { index: self, rank, end: End::Host, address: None, bucket });
+        });
+    }
+
+    pub(crate) fn visit_peer<'a>(&'a self, peer: &SpiffeId, mut visit: impl FnMut(Spot<'a>)) {
+        self.peers.visit(peer, |rank, bucket| {
+            visit(Spot { index: self, rank, end: End::Workload, address: None, bucket });
         });
     }
 

@@ -187,7 +187,8 @@ impl PolicySet {
     }
 
     /// Judges one address that the request's host resolved to, after [`PolicySet::decide`] permitted dialling by name:
-    /// the fixed table for names, own listeners, and deny rules by address.
+    /// the fixed table for names, own listeners, and deny rules by address or by `request.peer`, which is here the
+    /// workload that is known to be at the answer.
     pub fn judge_answer(
         &self,
         request: &Request<'_>,
@@ -202,12 +203,25 @@ impl PolicySet {
         names::judge_name(self, host, today)
     }
 
-    /// Whether the first bytes must be read before judging. `synthetic`: the name behind a synthetic address.
+    /// The most specific egress rule that allows something to a workload. Whether it allows a connection is
+    /// [`PolicySet::decide`]'s to say; a name of the workload may be answered where there is one.
+    pub fn rule_for_peer(&self, peer: &SpiffeId) -> Option<RuleId> {
+        names::rule_for_peer(self, peer)
+    }
+
+    /// Whether the first bytes must be read before judging. `synthetic`: the name behind a synthetic address; `peer`: the
+    /// workload that is known to be at the address.
     ///
     /// Where a deny rule names hosts at the port, the bytes must be read too: an opaque address rule must not lead
     /// round it.
-    pub fn peek(&self, address: Option<IpAddr>, synthetic: Option<&HostName>, port: u16) -> Peek {
-        names::peek(self, address, synthetic, port)
+    pub fn peek(
+        &self,
+        address: Option<IpAddr>,
+        synthetic: Option<&HostName>,
+        peer: Option<&SpiffeId>,
+        port: u16,
+    ) -> Peek {
+        names::peek(self, address, synthetic, peer, port)
     }
 
     /// As [`PolicySet::peek`], of a connection towards the workload from `client`. `request` holds what is known before the

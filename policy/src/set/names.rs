@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
 use crate::{
-    Date, Decision, HostName, NameDecision, NearMiss, Predicate, Reason, Request, Verdict,
+    Date, Decision, HostName, NameDecision, NearMiss, Predicate, Reason, Request, SpiffeId, Verdict,
     address::with_embedded,
     deny_table::{denied_answer, denied_destination},
     document::Protocol,
@@ -81,6 +81,15 @@ pub(super) fn judge_name(set: &PolicySet, host: &HostName, today: Date) -> NameD
     decision
 }
 
+/// The most specific allow rule that names a workload.
+pub(super) fn rule_for_peer(set: &PolicySet, peer: &SpiffeId) -> Option<RuleId> {
+    let mut best: Option<(Rank, Reverse<RuleId>)> = None;
+    set.egress.index.visit_peer(peer, |spot| {
+        best = best.max(spot.allows().map(|candidate| (spot.rank, Reverse(candidate.entry.rule))).max());
+    });
+    best.map(|(_, Reverse(rule))| rule)
+}
+
 fn refusal(set: &PolicySet, any: bool) -> Reason {
     match (set.policies, any) {
         (0, _) => Reason::NoPolicy,
@@ -156,6 +165,7 @@ pub(super) fn peek(
     set: &PolicySet,
     address: Option<IpAddr>,
     synthetic: Option<&HostName>,
+    peer: Option<&SpiffeId>,
     port: u16,
 ) -> Peek {
     if let Some(address) = address.filter(|address| denied_destination(*address).is_some()) {
@@ -183,6 +193,11 @@ pub(super) fn peek(
     }
     if let Some(host) = synthetic {
         set.egress.index.visit_host(host.as_str(), |spot| {
+            look(spot);
+        });
+    }
+    if let Some(peer) = peer {
+        set.egress.index.visit_peer(peer, |spot| {
             look(spot);
         });
     }

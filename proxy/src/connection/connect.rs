@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc};
 
-use sidegate_policy::{HostName, PolicySet, Reason, decision::Dial};
+use sidegate_policy::{HostName, Reason, decision::Dial};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout_at},
@@ -16,6 +16,7 @@ use crate::{
     addrs::UpstreamAddr,
     dns::{resolve_permitted, resolver::Family},
     limits::Limits,
+    policy_store::PolicyStore,
     server::Gate,
 };
 
@@ -71,7 +72,7 @@ pub(crate) async fn connect_by(
     let (upstream, address) = match target(&permit)? {
         Target::Address(address) => (to_address(address, dial, deadline).await?, address),
         Target::Name(host, port) => {
-            let judge = |answer: IpAddr| judge_answer(&gate.policies.current(), &permit, answer);
+            let judge = |answer: IpAddr| judge_answer(&gate.policies, &permit, answer);
             by_name(gate, &host, Race { what: host.as_str(), port, judge: &judge, dial, limits, deadline })
                 .await?
         }
@@ -90,8 +91,9 @@ fn target(permit: &Permit) -> Result<Target, ConnectError> {
         Dial::Name => true,
         // A synthetic address leads nowhere: in audit mode its name stands for it.
         Dial::OriginalDestination => facts.synthetic,
+        // Never in the clear, to whatever the address is: see `mesh`.
         Dial::Workload => {
-            return Err(ConnectError::new(Reason::NotSupported, "mutual TLS between workloads"));
+            return Err(ConnectError::new(Reason::Internal, "a workload, dialled without mesh"));
         }
     };
     match &facts.host {
@@ -122,15 +124,16 @@ async fn by_name(
 }
 
 /// Judges an answer by the set of the moment: the one that permitted, or one that came since and must permit too.
-fn judge_answer(set: &PolicySet, permit: &Permit, answer: IpAddr) -> Result<(), Reason> {
+fn judge_answer(policies: &PolicyStore, permit: &Permit, answer: IpAddr) -> Result<(), Reason> {
+    let (set, peers) = (policies.current(), policies.peers());
     let facts = permit.facts();
-    let newer = (set.generation() != permit.decision().generation).then(|| decide(set, Arc::clone(facts)));
+    let newer = (set.generation() != permit.decision().generation).then(|| decide(&set, Arc::clone(facts)));
     let decision = match &newer {
         None => permit.decision(),
         Some(Ok(permit)) => permit.decision(),
         Some(Err(denied)) => return Err(denied.decision.reason),
     };
-    decide::judge_answer(set, facts, decision, answer)
+    decide::judge_answer((&set, &peers), facts, decision, answer)
 }
 
 /// Opens one socket. Nagle's algorithm is off: a relay must not hold back what it was given.
@@ -144,7 +147,7 @@ pub(crate) fn dial(address: UpstreamAddr) -> Attempt<TcpStream> {
 }
 
 /// Errors of this host come first: none of them may be blamed on the far end. connect(2), socket(2).
-pub(super) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectError {
+pub(crate) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectError {
     use io::ErrorKind::*;
     let reason = match (error.raw_os_error(), error.kind()) {
         (Some(libc::EMFILE | libc::ENFILE), _) => Reason::LimitDescriptors,
@@ -158,6 +161,6 @@ pub(super) fn dial_error(address: UpstreamAddr, error: &io::Error) -> ConnectErr
     ConnectError::new(reason, format!("{address}: {error}"))
 }
 
-pub(super) fn too_slow(what: &str) -> ConnectError {
+pub(crate) fn too_slow(what: &str) -> ConnectError {
     ConnectError::new(Reason::DialTimeout, format!("{what}: no answer in time"))
 }

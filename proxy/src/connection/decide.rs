@@ -13,6 +13,7 @@ use sidegate_policy::{
 use crate::{
     addrs::{ClientAddr, OriginalDst, UpstreamAddr},
     clock::today,
+    peers::Peers,
 };
 
 /// What a verdict rests on. Kept while the connection lives, so that a new policy can judge it again.
@@ -101,6 +102,21 @@ impl Facts {
             }),
             today,
         }
+    }
+
+    /// Whom `peers` names at the destination. Of a connection from outside: who has proven to be its peer.
+    pub(crate) fn peer_by<'a>(&'a self, peers: &'a Peers) -> Option<&'a SpiffeId> {
+        match self.client {
+            Some(_) => self.peer.as_ref(),
+            None if self.synthetic => None,
+            None => peers.at(self.original.ip()).map(|peer| &peer.id),
+        }
+    }
+
+    /// The same, with the peer of the moment.
+    pub(crate) fn expecting(mut self, peers: &Peers) -> Facts {
+        self.peer = self.peer_by(peers).cloned();
+        self
     }
 
     /// As HTTP, which it may be where its first bytes were not seen or not understood.
@@ -193,15 +209,18 @@ pub fn decide(set: &PolicySet, facts: Arc<Facts>) -> Result<Permit, Denied> {
 /// Whether a live connection may go on under another set, and that set's decision.
 ///
 /// It may when the set allows it and the treatment it got satisfies the one it would get now.
-pub(crate) fn decide_again(set: &PolicySet, live: &Carried<'_>) -> (Decision, bool) {
+pub(crate) fn decide_again(set: &PolicySet, peers: &Peers, live: &Carried<'_>) -> (Decision, bool) {
     let decision = judge(set, live.facts);
+    if live.dial == Dial::Workload && live.facts.peer.as_ref() != live.facts.peer_by(peers) {
+        return (denied(decision, Reason::MeshPeerMoved), false);
+    }
     let Some(treatment) = decision.treatment.filter(|_| decision.verdict != Verdict::Denied) else {
         return (denied(decision, decision.reason), false);
     };
     if decision.verdict == Verdict::WouldDeny {
         return (decision, true);
     }
-    let refused = dial_refused(set, live, &decision, treatment)
+    let refused = dial_refused((set, peers), live, &decision, treatment)
         .or_else(|| tls_refused(live, treatment))
         .or_else(|| origin_refused(live, treatment, &set.demands_of(&decision).origin));
     match refused {
@@ -334,8 +353,9 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
         TlsMode::None => dialled,
         TlsMode::Passthrough { .. } => dialled && !per_request,
         TlsMode::Originate | TlsMode::Inspect => dialled,
-        // Towards the workload: the arrival was what the rule demands.
-        TlsMode::Mesh | TlsMode::Terminate => dial == Dial::OriginalDestination,
+        // Towards the workload the arrival was what the rule demands.
+        TlsMode::Mesh => matches!(dial, Dial::Workload | Dial::OriginalDestination),
+        TlsMode::Terminate => dial == Dial::OriginalDestination,
     }
 }
 
@@ -357,12 +377,26 @@ fn denied(decision: Decision, reason: Reason) -> Decision {
     Decision { verdict: Verdict::Denied, reason, treatment: None, ..decision }
 }
 
-fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: Treatment) -> Option<Reason> {
+fn dial_refused(
+    (set, peers): (&PolicySet, &Peers),
+    live: &Carried<'_>,
+    decision: &Decision,
+    now: Treatment,
+) -> Option<Reason> {
     let upstream = live.upstream?;
     match now.dial {
         // An address that the client chose proves nothing of a name.
         Dial::Name if live.dial != Dial::Name => Some(Reason::NoRule),
-        Dial::Name => judge_answer(set, live.facts, decision, upstream.ip()).err(),
+        Dial::Name => judge_answer((set, peers), live.facts, decision, upstream.ip()).err(),
+        // Nobody has proven to be there.
+        Dial::Workload if live.facts.client.is_none() && live.dial != Dial::Workload => {
+            Some(Reason::TlsRequired)
+        }
+        Dial::Workload if live.facts.client.is_none() => {
+            let there = peers.at(live.facts.original.ip());
+            let same = there.is_some_and(|peer| peer.mesh_address(live.facts.original.ip()) == upstream);
+            (!same).then_some(Reason::MeshPeerMoved)
+        }
         _ => (!is_original(live.facts, upstream)).then_some(Reason::NoRule),
     }
 }
@@ -370,14 +404,19 @@ fn dial_refused(set: &PolicySet, live: &Carried<'_>, decision: &Decision, now: T
 /// Whether an address that a name leads to may be dialled, whatever the connection turns out to be.
 ///
 /// # Errors
-/// The fixed table or a deny rule forbids the address, or a deny rule does for a protocol that nobody looked for.
-pub(super) fn judge_answer(
-    set: &PolicySet,
+/// The fixed table or a deny rule forbids the address or the workload that is there, or a deny rule does for a protocol
+/// that nobody looked for.
+pub(crate) fn judge_answer(
+    (set, peers): (&PolicySet, &Peers),
     facts: &Facts,
     decision: &Decision,
     answer: IpAddr,
 ) -> Result<(), Reason> {
-    let judge = |request| set.judge_answer(&request, decision, answer).map_err(|refused| refused.reason);
+    let peer = peers.at(answer.to_canonical()).map(|peer| &peer.id);
+    let judge = |request: Request<'_>| {
+        let request = Request { peer, ..request };
+        set.judge_answer(&request, decision, answer).map_err(|refused| refused.reason)
+    };
     judge(facts.request(today()))?;
     facts.as_http().map_or(Ok(()), judge)
 }

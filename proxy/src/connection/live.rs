@@ -27,7 +27,9 @@ use super::{
     decide::{Carried, Facts, Permit, TlsVersion, decide_again},
     explain::explain,
 };
-use crate::{addrs::UpstreamAddr, clock::today, metrics::verdict_word, policy_store::PolicyStore};
+use crate::{
+    addrs::UpstreamAddr, clock::today, metrics::verdict_word, peers::Peers, policy_store::PolicyStore,
+};
 
 /// The idle timeout is checked this many times within its length, or more: one coarse timer for all connections.
 const SWEEPS: u32 = 8;
@@ -91,6 +93,8 @@ pub struct LiveConnection {
     pub host: Option<String>,
     /// Where the proxy went; `None` while it connects.
     pub upstream: Option<SocketAddr>,
+    /// The workload at the far end, over the mesh.
+    pub peer: Option<String>,
     /// `allowed` or `would-deny`.
     pub verdict: &'static str,
     /// The stable word.
@@ -218,10 +222,12 @@ impl Live {
         let held = lock(&self.standing);
         let standing = held.as_ref()?;
         let Judgement { verdict, reason, policy, rule, generation, .. } = &standing.judgement;
+        let over_mesh = standing.dial == Dial::Workload;
         Some(LiveConnection {
             original_dst: standing.facts.original.socket_addr(),
             host: standing.facts.host.as_ref().map(|(_, host)| host.to_string()),
             upstream: standing.upstream.map(UpstreamAddr::socket_addr),
+            peer: standing.facts.peer.as_ref().filter(|_| over_mesh).map(|peer| peer.as_str().to_owned()),
             verdict: verdict_word(*verdict),
             reason: reason.word(),
             policy: policy.clone(),
@@ -236,9 +242,14 @@ impl Live {
     }
 
     /// Judges again; closes what is no longer allowed.
-    pub(crate) fn judge_again(&self, set: &PolicySet) {
+    pub(crate) fn judge_again(&self, set: &PolicySet, peers: &Peers) {
         let mut held = lock(&self.standing);
         let Some(standing) = &mut *held else { return };
+        // Who has proven to be there stays who it is; whom nobody asked is whom the table names now.
+        if standing.dial != Dial::Workload && standing.facts.peer.as_ref() != standing.facts.peer_by(peers) {
+            let peer = standing.facts.peer_by(peers).cloned();
+            standing.facts = Arc::new(Facts { peer, ..Facts::clone(&standing.facts) });
+        }
         let carried = Carried {
             facts: &standing.facts,
             dial: standing.dial,
@@ -248,7 +259,7 @@ impl Live {
             tls: standing.tls,
             gated: standing.gated,
         };
-        let (decision, allowed) = decide_again(set, &carried);
+        let (decision, allowed) = decide_again(set, peers, &carried);
         standing.judgement = Judgement::of(set, &decision);
         drop(held);
         if !allowed {
@@ -256,14 +267,15 @@ impl Live {
         }
     }
 
-    /// Judges again if the policy changed since the last judgement.
+    /// Judges again if the policy or the peer at the destination changed since the last judgement.
     pub(crate) fn catch_up(&self, policies: &PolicyStore) {
-        let set = policies.current();
-        let stale = lock(&self.standing)
-            .as_ref()
-            .is_some_and(|known| known.judgement.generation != set.generation().0);
+        let (set, peers) = (policies.current(), policies.peers());
+        let stale = lock(&self.standing).as_ref().is_some_and(|known| {
+            known.judgement.generation != set.generation().0
+                || known.facts.peer.as_ref() != known.facts.peer_by(&peers)
+        });
         if stale {
-            self.judge_again(&set);
+            self.judge_again(&set, &peers);
         }
     }
 
@@ -364,8 +376,8 @@ impl Registry {
     }
 
     fn judge_all(&self, policies: &PolicyStore) {
-        let set = policies.current();
-        self.each(|live| live.judge_again(&set));
+        let (set, peers) = (policies.current(), policies.peers());
+        self.each(|live| live.judge_again(&set, &peers));
     }
 
     fn each(&self, act: impl Fn(&Live)) {

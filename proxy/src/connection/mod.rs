@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{limits::Limits, metrics::Meters, server::Gate};
+use crate::{limits::Limits, mesh::Mesh, metrics::Meters, server::Gate};
 
 pub(crate) mod accept;
 pub mod classify;
@@ -17,6 +17,7 @@ pub(crate) mod farewell;
 pub(crate) mod inbound;
 pub(crate) mod link;
 pub(crate) mod live;
+pub(crate) mod mesh;
 mod observe;
 pub(crate) mod outbound;
 pub(crate) mod record;
@@ -39,6 +40,14 @@ pub(crate) struct Worker {
     pub(crate) live: Arc<live::Registry>,
     /// Connections to far ends that wait for another request.
     pub(crate) pool: crate::http::upstream::Pool,
+    /// Streams to other workloads; `None`: this one has no identity.
+    pub(crate) mesh: Option<Mesh>,
     /// How sockets towards the far end are opened.
     pub(crate) dial: Arc<connect::Dialler>,
+}
+
+/// What opens streams to other workloads on one worker.
+pub(crate) fn mesh_of(gate: &Gate, dial: &Arc<connect::Dialler>, limits: &Arc<Limits>) -> Option<Mesh> {
+    let membership = gate.membership.as_ref()?;
+    Some(membership.mesh(Arc::clone(dial), Arc::clone(limits), gate.settings.connect_timeout))
 }

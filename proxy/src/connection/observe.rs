@@ -49,10 +49,11 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
     let synthetic = SyntheticAddresses::is_synthetic(original.ip());
     let name = synthetic.then(|| gate.synthetic.name_of(original.ip())).flatten();
     let address = (!synthetic).then(|| original.ip());
-    let peek = gate.policies.current().peek(address, name.as_ref(), original.port());
+    let peer = address.and_then(|address| Some(gate.policies.peers().at(address)?.id.clone()));
+    let peek = gate.policies.current().peek(address, name.as_ref(), peer.as_ref(), original.port());
     let mut facts = Facts {
         client: None,
-        peer: None,
+        peer,
         arrival: Arrival::Plain,
         host: None,
         original,

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use sidegate_api::CloseReason;
 use sidegate_certs::tls::H2;
-use sidegate_policy::{Direction, Observed, Reason, Verdict, decision::TlsMode, reason::Side};
+use sidegate_policy::{
+    Direction, Observed, Reason, Verdict,
+    decision::{Dial, TlsMode},
+    reason::Side,
+};
 
 use super::{
     Worker,
@@ -15,8 +19,9 @@ use super::{
     farewell,
     link::Link,
     live::Judgement,
+    mesh::{Joined, join},
     observe::{Classified, Early, observe},
-    relay::{Relay, SealedRelay},
+    relay::{MeshRelay, Relay, SealedRelay},
     version_gate::{Demand, Passed, Stopped, pass_version},
     words::Words,
 };
@@ -51,6 +56,7 @@ fn start(link: Link) {
 pub(super) enum Established {
     Bare(Relay),
     Sealed(Box<SealedRelay>),
+    Mesh(MeshRelay),
 }
 
 impl Established {
@@ -59,6 +65,7 @@ impl Established {
         match self {
             Established::Bare(relay) => relay.await,
             Established::Sealed(relay) => relay.await,
+            Established::Mesh(relay) => relay.await,
         }
     }
 }
@@ -85,6 +92,9 @@ pub(super) async fn carry(judged: Judged) -> Option<Established> {
         link.record.entry.judged_by_request();
         serve(link, facts, early.bytes).await;
         return None;
+    }
+    if permit.treatment().dial == Dial::Workload {
+        return over_mesh(link, permit, early).await;
     }
     let worker = Arc::clone(&link.worker);
     if permit.treatment().tls == TlsMode::Originate {
@@ -142,6 +152,24 @@ async fn originate(worker: &Worker, mut link: Link, permit: Permit, early: Early
         }
         Err(error) => fail(link, &early, error).await,
     }
+}
+
+/// To a workload, which proves who it is before a byte of the client's is sent.
+async fn over_mesh(mut link: Link, permit: Permit, early: Early) -> Option<Established> {
+    let worker = Arc::clone(&link.worker);
+    let began = std::time::Instant::now();
+    let Joined { stream, address, peer } = match join(&permit, &worker).await {
+        Ok(joined) => joined,
+        Err(error) => return fail(link, &early, error).await,
+    };
+    worker.meters.connect.record(began.elapsed().as_secs_f64());
+    let record = &mut link.record;
+    record.upstream = Some(address);
+    (record.tls, record.peer) = (Some(TlsVersion::Tls13), Some(peer));
+    record.entry.dialled(address);
+    record.entry.handshaken(record.tls);
+    record.entry.catch_up(&worker.gate.policies);
+    Some(Established::Mesh(MeshRelay::new(link, stream, early.bytes)))
 }
 
 /// The server first: nothing is minted for one that can't be verified. Then the client, then its requests.

@@ -12,7 +12,7 @@ use sidegate_api::{
     AccessRecord, CloseReason,
     access_record::{HttpFacts, SCHEMA, TlsFacts},
 };
-use sidegate_policy::{Direction, Observed, Reason, Verdict};
+use sidegate_policy::{Direction, Observed, Reason, SpiffeId, Verdict};
 
 use super::{
     Worker,
@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) upstream: Option<UpstreamAddr>,
     pub(crate) facts: Option<Arc<Facts>>,
     pub(crate) tls: Option<TlsVersion>,
+    /// The workload that has proven to be at the far end.
+    pub(crate) peer: Option<SpiffeId>,
     /// Overrules the policy's last judgement: limits, failures of the far end, refusals after the verdict.
     outcome: Option<Judgement>,
     pub(crate) sent: u64,
@@ -87,6 +89,7 @@ impl Record {
             upstream: None,
             facts: None,
             tls: None,
+            peer: None,
             outcome: None,
             sent: 0,
             received: 0,
@@ -186,6 +189,14 @@ impl Record {
         })
     }
 
+    fn tls_facts(&self) -> Option<TlsFacts> {
+        let version = self.tls.map(|tls| tls.word().into());
+        // Whom the peers file names is not proven to be there; who came from outside is.
+        let arrived = || self.facts.as_ref().filter(|facts| facts.client.is_some())?.peer.as_ref();
+        let peer = self.peer.as_ref().or_else(arrived).map(|peer| peer.as_str().into());
+        (version.is_some() || peer.is_some()).then_some(TlsFacts { version, peer })
+    }
+
     fn protocol(&self) -> &'static str {
         match self.facts.as_ref().map(|facts| facts.observed) {
             Some(Observed::Tls { .. }) => "tls",
@@ -239,10 +250,7 @@ impl Drop for Record {
             upstream: self.upstream.map(UpstreamAddr::socket_addr),
             host: facts.and_then(|facts| facts.host.as_ref()).map(|(_, host)| host.as_str().into()),
             protocol: self.protocol().into(),
-            tls: self.tls.map(|tls| TlsFacts {
-                version: Some(tls.word().into()),
-                peer: facts.and_then(|facts| facts.peer.as_ref()).map(|peer| peer.as_str().into()),
-            }),
+            tls: self.tls_facts(),
             dns: None,
             http,
             verdict: verdict_word(judgement.verdict).into(),

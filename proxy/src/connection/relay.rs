@@ -15,12 +15,14 @@ use super::{farewell, link::Link};
 
 mod copying;
 mod flow;
+mod mesh;
 mod pipe;
 mod sealed;
 #[cfg(test)]
 mod tests;
 
 use flow::{Broken, Flow};
+pub(crate) use mesh::MeshRelay;
 pub(crate) use sealed::SealedRelay;
 
 /// An established connection. Polled to its end it closes both sockets and writes the record.

@@ -35,6 +35,7 @@ use crate::{
     addrs::{OriginalDst, UpstreamAddr},
     dns::{Names, Resolver, SyntheticAddresses},
     limits::Limits,
+    mesh::Membership,
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
@@ -201,9 +202,15 @@ pub(crate) fn gate(
         original_dst: Arc::new(move |stream| wanted.of(stream)),
         origins: Origins::new(web().0.clone()),
         inspection: crate::inspection::Inspection::new(),
+        membership: None,
         workload: Some("spiffe://example.org/ns/test/sa/app".into()),
         settings,
     })
+}
+
+/// What judges and nothing more.
+pub(crate) fn idle_gate(yaml: &str) -> Arc<Gate> {
+    gate(yaml, Resolver::new(Vec::new()), Settings::default(), (&Records::default(), &Wanted::default()))
 }
 
 /// Waits until `count` records are written; there must never be more.
@@ -225,18 +232,34 @@ impl World {
     }
 
     pub(crate) async fn with_settings(yaml: &str, zone: Zone, settings: Settings) -> World {
-        Self::with_origins(yaml, zone, settings, Origins::new(web().0.clone())).await
+        Self::of(yaml, zone, settings, |_| ()).await
     }
 
     pub(crate) async fn with_origins(yaml: &str, zone: Zone, settings: Settings, origins: Origins) -> World {
+        Self::of(yaml, zone, settings, |gate| gate.origins = origins).await
+    }
+
+    /// With a place in the mesh.
+    pub(crate) async fn of_member(
+        yaml: &str,
+        zone: Zone,
+        settings: Settings,
+        membership: Membership,
+    ) -> World {
+        Self::of(yaml, zone, settings, |gate| gate.membership = Some(membership)).await
+    }
+
+    async fn of(yaml: &str, zone: Zone, settings: Settings, change: impl FnOnce(&mut Gate)) -> World {
         let (resolver, questions, mut running) = resolver(zone).await;
         let (records, wanted) = (Records::default(), Wanted::default());
         let mut gate = gate(yaml, resolver, settings, (&records, &wanted));
-        Arc::get_mut(&mut gate).unwrap().origins = origins;
+        change(Arc::get_mut(&mut gate).expect("nobody else has it"));
         let net = Net::default();
+        let limits = Arc::new(Limits::new(&gate.settings));
         let worker = Arc::new(Worker {
             meters: Arc::new(Meters::new()),
-            limits: Arc::new(Limits::new(&gate.settings)),
+            mesh: super::mesh_of(&gate, &net.dialler(), &limits),
+            limits,
             live: Arc::default(),
             pool: crate::http::upstream::Pool::new(),
             dial: net.dialler(),

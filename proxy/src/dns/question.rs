@@ -21,6 +21,9 @@ use crate::{clock, server::Gate};
 /// Seconds for which clients may keep synthetic and local addresses. They don't change, but the policy may.
 const OWN_TTL: u32 = 60;
 
+/// Seconds for which clients may keep the addresses of a peer: it may move.
+const PEER_TTL: u32 = 5;
+
 /// What to send back. Owns its addresses; see [`Reply`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
@@ -84,6 +87,9 @@ fn judge_host(gate: &Gate, host: HostName, asked: Type, record: &mut QuestionRec
     record.judged(&set, &decision);
     if decision.verdict == Verdict::Denied {
         let no_rule = matches!(decision.reason, Reason::NameNotAllowed | Reason::NoRule);
+        if let Some(told) = peer(gate, (&set, &decision), (&host, asked), record).filter(|_| no_rule) {
+            return Next::Answer(told);
+        }
         if no_rule && search::is_candidate(&set, &host, &gate.settings.dns_search, today) {
             record.conclude(Verdict::Denied, Reason::DnsSearch);
             return Next::Answer(Told::Code(ResponseCode::NXDomain));
@@ -107,6 +113,35 @@ fn judge_host(gate: &Gate, host: HostName, asked: Type, record: &mut QuestionRec
         return Next::Answer(synthetic(gate, &host, family, record));
     }
     Next::Upstream(host, family)
+}
+
+/// The addresses of a workload that the peers file gives this name to, where some rule allows something to it. Nothing is
+/// asked upstream; whether a connection there is allowed is judged when it comes.
+fn peer(
+    gate: &Gate,
+    (set, decision): (&PolicySet, &NameDecision),
+    (host, asked): (&HostName, Type),
+    record: &mut QuestionRecord,
+) -> Option<Told> {
+    let peers = gate.policies.peers();
+    let peer = peers.named(host)?;
+    let rule = set.rule_for_peer(&peer.id)?;
+    let (verdict, reason) = (Verdict::Allowed, Reason::RuleAllows);
+    record.judged(set, &NameDecision { verdict, reason, rule: Some(rule), nearest: None, ..*decision });
+    let family = match asked {
+        Type::Addresses(family) => family,
+        Type::None => return Some(Told::NoRecords),
+        Type::Other => {
+            record.conclude(Verdict::Denied, Reason::DnsType);
+            return Some(Told::Code(ResponseCode::Refused));
+        }
+    };
+    let of_family = |address: &&IpAddr| address.is_ipv4() == (family == Family::V4);
+    let addresses: Vec<IpAddr> = peer.addresses.iter().filter(of_family).copied().collect();
+    Some(match addresses.is_empty() {
+        true => Told::NoRecords,
+        false => Told::Addresses { addresses, ttl: PEER_TTL },
+    })
 }
 
 /// Asks upstream, judges again with the policy of now, and keeps what the fixed deny table lets through.

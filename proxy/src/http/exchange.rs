@@ -63,7 +63,8 @@ pub(super) async fn answer(client: Arc<Client>, request: Request<Incoming>) -> R
     let asked = Asked::read(&head);
     let facts = asked.as_ref().map_err(|reason| *reason).and_then(|asked| asked.facts(&client.facts));
     let (asked, facts) = match (asked, facts) {
-        (Ok(asked), Ok(facts)) => (asked, Arc::new(facts)),
+        // Who is at the destination may be known better than when the connection began.
+        (Ok(asked), Ok(facts)) => (asked, Arc::new(facts.expecting(&client.worker.gate.policies.peers()))),
         (asked, Ok(_)) | (asked, Err(_)) => {
             let reason = facts_fault(&asked, &client);
             return unread(client, asked.ok(), &head.method, reason);
@@ -117,6 +118,7 @@ async fn forward(
         Some(Ok(Answered { upstream, answer, proof })) => {
             exchange.record.upstream = Some(upstream.address);
             exchange.record.tls = upstream.tls;
+            exchange.record.peer = upstream.peer().cloned();
             exchange.record.entry.dialled(upstream.address);
             exchange.record.entry.handshaken(exchange.record.tls);
             exchange.record.entry.catch_up(&client.worker.gate.policies);
@@ -165,8 +167,7 @@ async fn ask(
     let wanted =
         if outgoing.asked.upgrade.is_some() { Wanted::Upgradable } else { Wanted::As(outgoing.version) };
     let (mut upstream, idle) = upstream_for(&client.worker, permit, wanted).await?;
-    let scheme = if upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-    let (request, proof) = outgoing.rebuilt(upstream.is_http2(), scheme, body);
+    let (request, proof) = outgoing.rebuilt(upstream.is_http2(), upstream.scheme(), body);
     match upstream.send(request).await {
         Ok(answer) => Ok(Answered { upstream, answer, proof }),
         Err(Unanswered { unsent: Some(request), .. }) if idle => {

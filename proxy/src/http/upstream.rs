@@ -11,12 +11,13 @@ use hyper::{
     Request, Response, Version,
     body::Incoming,
     client::conn::{http1, http2},
+    http::uri::Scheme,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pingora_pool::{ConnectionMeta, ConnectionPool};
 use sidegate_certs::tls::H2;
 use sidegate_policy::{
-    Generation, HostName, Reason,
+    Generation, HostName, Reason, SpiffeId,
     decision::{Dial, TlsMode},
 };
 use tokio::{
@@ -27,12 +28,13 @@ use tokio::{
 use super::body::Sent;
 use crate::{
     addrs::UpstreamAddr,
-    clock::today,
     connection::{
         Worker,
         connect::{ConnectError, Connected, connect_by},
-        decide::{Permit, TlsVersion},
+        decide::{Permit, TlsVersion, judge_answer},
+        mesh::{Joined, join},
     },
+    mesh::Mesh,
     origins::{Speaks, Trusted, Verification},
 };
 
@@ -56,6 +58,8 @@ struct Key {
     tls: TlsMode,
     /// How its server was verified, and what it was shown.
     verified: Option<Verification>,
+    /// Over the mesh: who has proven to be there, and which of our certificates it was shown.
+    peer: Option<(SpiffeId, u64)>,
     /// As the client speaks; where TLS is originated it is negotiated.
     http2: bool,
     /// HTTP/1.1 whatever could be negotiated.
@@ -72,8 +76,10 @@ pub(super) enum Wanted {
 }
 
 impl Key {
-    fn of(permit: &Permit, wanted: Wanted, trusted: Option<&Trusted>) -> Key {
+    fn of(worker: &Worker, permit: &Permit, wanted: Wanted, trusted: Option<&Trusted>) -> Key {
         let facts = permit.facts();
+        let over_mesh = permit.treatment().dial == Dial::Workload;
+        let epoch = worker.mesh.as_ref().map_or(0, Mesh::epoch);
         let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
         let original = UpstreamAddr::new(facts.original.socket_addr());
         Key {
@@ -83,7 +89,9 @@ impl Key {
             port: facts.original.port(),
             tls: permit.treatment().tls,
             verified: trusted.map(|trusted| trusted.verification.clone()),
-            http2: wanted == Wanted::As(Version::HTTP_2) && permit.treatment().tls == TlsMode::None,
+            peer: facts.peer.clone().filter(|_| over_mesh).map(|peer| (peer, epoch)),
+            http2: wanted == Wanted::As(Version::HTTP_2)
+                && matches!(permit.treatment().tls, TlsMode::None | TlsMode::Mesh),
             upgradable: wanted == Wanted::Upgradable,
         }
     }
@@ -122,6 +130,19 @@ impl Upstream {
             let unsent = failed.take_message();
             Unanswered { error: failed.into_error(), unsent }
         })
+    }
+
+    /// As requests name it: over the mesh the application itself speaks plaintext.
+    pub(super) fn scheme(&self) -> Scheme {
+        match self.key.tls {
+            TlsMode::Originate | TlsMode::Inspect => Scheme::HTTPS,
+            _ => Scheme::HTTP,
+        }
+    }
+
+    /// The workload that has proven to be there.
+    pub(super) fn peer(&self) -> Option<&SpiffeId> {
+        self.key.peer.as_ref().map(|(peer, _)| peer)
     }
 
     /// Whether it speaks HTTP/2.
@@ -191,16 +212,21 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// A name's address is judged again with each use: it was judged for another request.
+/// A name's address is judged again with each use: it was judged for another request. So is where a workload is.
 fn still_permitted(worker: &Worker, permit: &Permit, upstream: &Upstream) -> bool {
-    if permit.treatment().dial != Dial::Name {
-        return true;
+    let policies = &worker.gate.policies;
+    let (set, peers, facts) = (policies.current(), policies.peers(), permit.facts());
+    match permit.treatment().dial {
+        Dial::OriginalDestination => true,
+        Dial::Workload => {
+            let there = peers.at(facts.original.ip());
+            there.is_some_and(|peer| peer.mesh_address(facts.original.ip()) == upstream.address)
+        }
+        Dial::Name => {
+            set.generation() == permit.decision().generation
+                && judge_answer((&set, &peers), facts, permit.decision(), upstream.address.ip()).is_ok()
+        }
     }
-    let set = worker.gate.policies.current();
-    set.generation() == permit.decision().generation
-        && set
-            .judge_answer(&permit.facts().request(today()), permit.decision(), upstream.address.ip())
-            .is_ok()
 }
 
 /// A connection for the request that `permit` allows, and whether it had been idle.
@@ -210,7 +236,7 @@ pub(super) async fn upstream_for(
     wanted: Wanted,
 ) -> Result<(Upstream, bool), ConnectError> {
     let trusted = trusted(worker, &permit)?;
-    let key = Key::of(&permit, wanted, trusted.as_ref());
+    let key = Key::of(worker, &permit, wanted, trusted.as_ref());
     match worker.pool.take(worker, &permit, &key) {
         Some(upstream) => Ok((upstream, true)),
         None => Ok((dial(worker, permit, key, trusted).await?, false)),
@@ -241,6 +267,11 @@ async fn dial(
     key: Key,
     trusted: Option<Trusted>,
 ) -> Result<Upstream, ConnectError> {
+    if permit.treatment().dial == Dial::Workload {
+        let Joined { stream, address, peer: _ } = join(&permit, worker).await?;
+        let http2 = key.http2;
+        return speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await;
+    }
     let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
     let Connected { permit, upstream: socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;

@@ -84,6 +84,11 @@ impl Fault {
         Fault { path: path.to_owned(), ground: ground.into() }
     }
 
+    /// The file changed while it was read.
+    pub(crate) fn moving(path: &Path) -> Fault {
+        Fault::new(path, Ground::Moving)
+    }
+
     /// How to mend it.
     pub fn fix(&self) -> &'static str {
         match &self.ground {

@@ -1,30 +1,28 @@
 //! Keeps the identity and the trust of the moment those of the files.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sidegate_certs::UnixTime;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Identities, IdentityFiles, Part, attempts::Attempts, load, take::Taker};
-
-/// How often the files are looked at: a change is taken over within a second, also if it is not whole at once.
-/// By looking alone, since file systems that secrets are mounted by need not tell of changes.
-const LOOK: Duration = Duration::from_millis(500);
+use super::{Fault, Identities, IdentityFiles, Part, load, take::Taker};
+use crate::files::{Attempts, LOOK};
 
 /// Follows the files of an identity.
 #[derive(Debug)]
 pub struct Follower {
     files: IdentityFiles,
     taker: Taker,
-    identity: Attempts,
-    trust: Attempts,
+    identity: Attempts<Fault>,
+    trust: Attempts<Fault>,
 }
 
 impl Follower {
     /// Follows these files; nothing was read yet.
     pub fn new(files: IdentityFiles) -> Self {
         let taker = Taker::new(files.trust_domain.clone());
-        let (identity, trust) = (Attempts::new(files.of_identity()), Attempts::new(files.of_trust()));
+        let attempts = |paths| Attempts::new(paths, Fault::moving);
+        let (identity, trust) = (attempts(files.of_identity()), attempts(files.of_trust()));
         Follower { files, taker, identity, trust }
     }
 

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::{
     fault::{Fault, Ground},
-    files::{IdentityFiles, read},
+    files::IdentityFiles,
 };
+use crate::files::read;
 
 /// The largest certificate, key and bundle file, in bytes.
 const LARGEST: usize = 1024 * 1024;

@@ -6,7 +6,6 @@
 //! revocation lists. What is wrong leaves in force what was there before, is told, and is tried again.
 
 mod alarm;
-mod attempts;
 mod fault;
 mod files;
 mod follow;
@@ -24,7 +23,6 @@ pub use load::check;
 pub use told::Identities;
 pub(crate) use told::unconfigured;
 pub use workload_api::{Endpoint, VARIABLE, WorkloadApi};
-pub(crate) use {attempts::Attempts, files::read};
 
 /// When the certificate that is served ends, in seconds since 1970; there once a certificate was loaded.
 pub const EXPIRY: &str = "sidegate_identity_expiry_seconds";

@@ -238,7 +238,7 @@ fn what_has_no_end_is_refused_and_not_waited_for() {
 
 mod attempts {
     use super::*;
-    use crate::identity::{attempts::Attempts, fault::Ground};
+    use crate::{files::Attempts, identity::fault::Ground};
 
     /// What is read while it is replaced may be half of each, also where both halves fit by chance.
     #[test]
@@ -246,7 +246,7 @@ mod attempts {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "one").unwrap();
-        let mut attempts = Attempts::new(vec![path.clone()]);
+        let mut attempts = Attempts::new(vec![path.clone()], Fault::moving);
         let far = hour_later(now());
         assert_eq!(attempts.look(far, || Ok(1)), Some(Ok(1)));
         assert_eq!(attempts.look(far, || Ok(2)), None, "nothing changed, nothing is read");
@@ -277,7 +277,7 @@ mod attempts {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "one").unwrap();
-        let mut attempts = Attempts::new(vec![path.clone()]);
+        let mut attempts = Attempts::new(vec![path.clone()], Fault::moving);
         let far = hour_later(now());
         let fault = || Fault::new(&path, Ground::NotYet(far));
         assert_eq!(attempts.look(far, || Err::<(), _>(fault())), Some(Err(fault())));

@@ -38,7 +38,7 @@ const NO_TRUST: &str = "no usable trust bundle: no peer is believed; `/certs` an
 
 impl Identities {
     /// Nobody yet, who will be of this trust domain.
-    pub(super) fn empty(domain: TrustDomain) -> Self {
+    pub(crate) fn empty(domain: TrustDomain) -> Self {
         let (identity, trust) = (Arc::new(IdentityCell::empty()), Arc::new(TrustCell::default()));
         Identities { identity, trust, domain, faults: Mutex::default() }
     }
@@ -58,6 +58,13 @@ impl Identities {
         let trust = self.trust.current();
         let judged = trust.verify(current.identity.svid().chain(), Role::Client, now);
         Some(judged.map(|_| ()).map_err(|error| error.to_string()))
+    }
+
+    /// Whether our own certificate was revoked, by the lists that we follow.
+    pub(crate) fn is_revoked(&self, now: UnixTime) -> bool {
+        let Some(current) = self.identity.current() else { return false };
+        let judged = self.trust.current().verify(current.identity.svid().chain(), Role::Client, now);
+        judged.is_err_and(|error| error.is_revoked())
     }
 
     /// Files were refused.

@@ -18,6 +18,7 @@ use rustls::{
 };
 use sidegate_certs::{
     IdentityCell, Svid,
+    bundle::Role,
     identity::Current,
     tls::{H2, SetupError, TrustCell, mesh_client},
 };
@@ -29,12 +30,13 @@ use super::{
     alive::{ASKED_EVERY, until_silent},
     buffered, h2_settings,
     pool::{Key, Lease, Leased, Load, Pool},
-    roster::{Entry, Roster},
+    roster::{Arrival, Entry, Roster},
     stream::{MeshStream, Side},
 };
 use crate::{
     addrs::{OriginalDst, UpstreamAddr},
     connection::connect::Dialler,
+    limits::{DescriptorSlot, Limits},
 };
 
 /// How often a connection is asked for room before the stream is given up: one may end just as it is asked.
@@ -54,6 +56,8 @@ pub struct MeshSetup {
     pub roster: Arc<Roster>,
     /// Opens sockets.
     pub dial: Arc<Dialler>,
+    /// How many descriptors there may be; `None`: any number.
+    pub limits: Option<Arc<Limits>>,
     /// How long opening a stream may take, handshake and all.
     pub patience: Duration,
 }
@@ -75,6 +79,9 @@ pub enum OpenError {
     /// TLS can't be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// Too few descriptors are left for another connection.
+    #[error("too few descriptors are left")]
+    NoDescriptors,
     /// No TCP connection.
     #[error("dialling: {0}")]
     Dial(#[source] io::Error),
@@ -119,6 +126,11 @@ impl Mesh {
         opened.unwrap_or(Err(OpenError::TimedOut))
     }
 
+    /// Where its connections are entered.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.setup.roster
+    }
+
     /// Ends every connection with `peer` at once, its streams with it. See [`Roster::close_peer`].
     pub fn close_peer(&self, peer: &SpiffeId) -> usize {
         self.setup.roster.close_peer(peer)
@@ -129,6 +141,11 @@ impl Mesh {
     pub fn retire_outdated(&self) {
         let epoch = self.setup.identity.current().map_or(0, |current| current.epoch);
         self.pool.retire_other_epochs(epoch);
+    }
+
+    /// Which of our certificates is shown to peers now; 0: none.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.setup.identity.current().map_or(0, |current| current.epoch)
     }
 
     /// How many connections take streams.
@@ -145,6 +162,9 @@ impl Mesh {
         let mut attempts = 0;
         loop {
             let current = self.setup.identity.current().ok_or(OpenError::NoIdentity)?;
+            if self.setup.roster.is_disowned() {
+                return Err(OpenError::NoIdentity);
+            }
             if self.epoch.swap(current.epoch, Relaxed) != current.epoch {
                 self.pool.retire_other_epochs(current.epoch);
             }
@@ -175,13 +195,20 @@ impl Mesh {
 
     async fn connect(&self, key: &Key, current: &Current) -> Result<Leased, OpenError> {
         let ours = current.identity.validity();
-        if self.setup.time.current_time().is_none_or(|now| ours.expired(now)) {
-            return Err(OpenError::NoIdentity);
-        }
+        let usable = self.setup.time.current_time().filter(|now| !ours.expired(*now));
+        let now = usable.ok_or(OpenError::NoIdentity)?;
+        let room = match &self.setup.limits {
+            Some(limits) => Some(limits.attempt().ok_or(OpenError::NoDescriptors)?),
+            None => None,
+        };
         let since = self.setup.roster.now();
         let stream = self.shake_hands(key, current).await?;
         let theirs = peer(&stream).filter(|svid| *svid.id() == key.peer).ok_or(OpenError::NotHttp2)?;
-        let entry = self.setup.roster.enter(&key.peer, since).ok_or(OpenError::Dismissed)?;
+        let leave_at = leave_at(now, ours.not_after.min(theirs.first_end()));
+        let arrival = Arrival { peer: theirs, role: Role::Server, ours_end: ours.not_after };
+        let believed =
+            |svid: &Svid| self.setup.trust.current().verify(svid.chain(), Role::Server, now).is_ok();
+        let entry = self.setup.roster.enter(arrival, since, believed).ok_or(OpenError::Dismissed)?;
         let (sender, connection) = h2_settings::client().handshake(stream).await.map_err(OpenError::Lost)?;
         let load = Arc::new(Load::default());
         let leased = self.pool.keep(key, sender, &load);
@@ -189,7 +216,8 @@ impl Mesh {
             key: key.clone(),
             load,
             entry,
-            until: ours.not_after.min(theirs.validity().not_after),
+            leave_at,
+            _room: room,
             pool: Arc::clone(&self.pool),
             identity: Arc::clone(&self.setup.identity),
             time: Arc::clone(&self.setup.time),
@@ -226,6 +254,14 @@ fn peer(stream: &Sealed) -> Option<Svid> {
     Svid::from_chain(stream.get_ref().1.peer_certificates()?.to_vec()).ok()
 }
 
+/// When a connection that is made at `now`, and whose certificates hold until `end`, takes its last stream: after three
+/// quarters of that time. It is closed at the end with whatever it carries, and both sides renew at half of their
+/// certificates' lives: streams that begin later find the new ones, and time to end.
+fn leave_at(now: UnixTime, end: UnixTime) -> UnixTime {
+    let left = end.as_secs().saturating_sub(now.as_secs());
+    UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + left / 4 * 3))
+}
+
 /// Asks the peer for a stream to `destination`.
 async fn ask(leased: Leased, destination: OriginalDst) -> Result<MeshStream, OpenError> {
     let Leased { sender, lease } = leased;
@@ -257,8 +293,10 @@ struct Kept {
     key: Key,
     load: Arc<Load>,
     entry: Entry,
-    /// When the first of both certificates ends: no stream begins after that.
-    until: UnixTime,
+    /// No stream begins after that: see [`leave_at`].
+    leave_at: UnixTime,
+    /// For its descriptor, beside those of its streams' clients: it outlives them.
+    _room: Option<DescriptorSlot>,
     pool: Arc<Pool>,
     identity: Arc<IdentityCell>,
     time: Arc<dyn TimeProvider>,
@@ -268,11 +306,11 @@ impl Kept {
     /// Until it ends by itself, the peer has to go, or the peer says nothing any more.
     async fn drive(self, mut connection: Connection) {
         let pings = connection.ping_pong();
-        let Kept { key, load, mut entry, until, pool, identity, time } = self;
+        let Kept { key, load, mut entry, leave_at, _room, pool, identity, time } = self;
         let (mut opened, mut unused_for) = (0, Duration::ZERO);
         let look_around = || {
             let outdated = identity.current().is_none_or(|current| current.epoch != key.epoch);
-            if outdated || time.current_time().is_none_or(|now| now > until) {
+            if outdated || time.current_time().is_none_or(|now| now > leave_at) {
                 pool.retire(&key, &load);
             }
             unused_for += ASKED_EVERY;

@@ -6,6 +6,7 @@
 mod alive;
 mod client;
 mod h2_settings;
+mod membership;
 mod pool;
 mod relay;
 mod request;
@@ -13,11 +14,15 @@ mod roster;
 mod server;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use tokio::{io::BufReader, net::TcpStream};
 
 pub use client::{Mesh, MeshSetup, OpenError};
+pub use membership::Membership;
+#[cfg(test)]
+pub(crate) use membership::Vigil;
+pub(crate) use relay::Transfer;
 pub use relay::{Broken, Ended, relay};
 pub use roster::Roster;
 pub use server::{Asked, MeshServer, Refusal, ServeError, Tunnels};

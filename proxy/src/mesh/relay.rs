@@ -39,22 +39,53 @@ pub enum Broken {
 /// Carries `stream` over `socket`. If the socket breaks, the stream is reset; if the stream does, resetting the socket
 /// is the caller's.
 pub async fn relay(stream: &mut MeshStream, socket: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Ended {
-    let (mut inward, mut outward) = (Way::default(), Way::default());
-    let moved = poll_fn(|cx| {
-        let down = inward.inward(stream, socket, cx)?;
-        let up = outward.outward(stream, socket, cx)?;
+    let mut transfer = Transfer::default();
+    let moved = poll_fn(|cx| transfer.poll_move(stream, socket, cx)).await;
+    if let Err(Broken::Socket(_)) = moved {
+        stream.reset();
+    }
+    Ended { inward: transfer.inward(), outward: transfer.outward(), broken: moved.err() }
+}
+
+/// Both ways of a stream over a socket.
+#[derive(Default)]
+pub(crate) struct Transfer {
+    inward: Way,
+    outward: Way,
+}
+
+impl Transfer {
+    /// With bytes that were read from the socket before; they are sent first.
+    pub(crate) fn holding(outward: Bytes) -> Self {
+        Transfer { inward: Way::default(), outward: Way { held: outward, ..Way::default() } }
+    }
+
+    /// Bytes from the mesh to the socket.
+    pub(crate) fn inward(&self) -> u64 {
+        self.inward.moved
+    }
+
+    /// Bytes from the socket to the mesh.
+    pub(crate) fn outward(&self) -> u64 {
+        self.outward.moved
+    }
+
+    /// Moves what can be moved now. `Ready`: both ways have ended, or one side broke.
+    pub(crate) fn poll_move(
+        &mut self,
+        stream: &mut MeshStream,
+        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        let down = self.inward.inward(stream, socket, cx)?;
+        let up = self.outward.outward(stream, socket, cx)?;
         match (down, up) {
             (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
             // Nothing is read from the stream any more: this alone tells that the other side is gone.
             (Poll::Ready(()), Poll::Pending) => stream.poll_cut(cx).map_err(Broken::Mesh),
             _ => Poll::Pending,
         }
-    })
-    .await;
-    if let Err(Broken::Socket(_)) = moved {
-        stream.reset();
     }
-    Ended { inward: inward.moved, outward: outward.moved, broken: moved.err() }
 }
 
 /// One way: at most one chunk is held, so that a reader that stalls stops its writer.

@@ -2,9 +2,14 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use rustls::pki_types::CertificateDer;
+use sidegate_certs::{Svid, TrustStore, UnixTime, bundle::Role};
 use sidegate_policy::SpiffeId;
 use tokio::sync::oneshot;
 
@@ -13,16 +18,50 @@ const REMEMBERED: usize = 1024;
 
 /// The connections of the mesh, both ways and of all workers.
 #[derive(Debug, Default)]
-pub struct Roster(Mutex<Entries>);
+pub struct Roster {
+    entries: Mutex<Entries>,
+    /// Our own certificate was revoked.
+    disowned: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
-    connected: HashMap<u64, (SpiffeId, oneshot::Sender<()>)>,
+    connected: HashMap<u64, Member>,
     /// How many dismissals there were.
     dismissals: u64,
     /// The last of them.
     dismissed: VecDeque<SpiffeId>,
+    /// How often all were to be verified again.
+    reviews: u64,
+}
+
+/// One side of a connection, as it has proven itself.
+#[derive(Debug)]
+struct Member {
+    peer: Arc<Svid>,
+    role: Role,
+    /// When our own certificate ends that the connection was made with.
+    ours_end: UnixTime,
+    /// When the peer has to be verified again, whatever happens.
+    due: UnixTime,
+    told: oneshot::Sender<()>,
+}
+
+/// A moment before a handshake.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    dismissals: u64,
+    reviews: u64,
+}
+
+/// Who comes in.
+pub(super) struct Arrival {
+    pub(super) peer: Svid,
+    /// What the peer is to us.
+    pub(super) role: Role,
+    /// When our own certificate ends that it was shown.
+    pub(super) ours_end: UnixTime,
 }
 
 impl Roster {
@@ -40,8 +79,31 @@ impl Roster {
             entries.dismissed.pop_front();
         }
         entries.dismissed.push_back(peer.clone());
-        let gone = entries.connected.extract_if(|_, (id, _)| id == peer);
-        gone.filter_map(|(_, (_, told))| told.send(()).ok()).count()
+        let gone = entries.connected.extract_if(|_, member| member.peer.id() == peer);
+        gone.filter_map(|(_, member)| member.told.send(()).ok()).count()
+    }
+
+    /// Verifies every peer again by `trust`, which has replaced another before, and ends the connections of those who no
+    /// longer hold. Handshakes under way are verified again when they end. Returns how many went.
+    pub fn review(&self, trust: &TrustStore, now: UnixTime) -> usize {
+        self.lock().reviews += 1;
+        self.verify_again(trust, now, |_| true)
+    }
+
+    /// Ends the connections whose certificates, the peer's or our own, have ended by `now`. Returns how many.
+    pub fn expire(&self, trust: &TrustStore, now: UnixTime) -> usize {
+        let over = self.lock().connected.extract_if(|_, member| now > member.ours_end).map(tell).count();
+        over + self.verify_again(trust, now, |member| now > member.due)
+    }
+
+    /// Whether our own certificate was revoked: no streams are opened then.
+    pub fn is_disowned(&self) -> bool {
+        self.disowned.load(Relaxed)
+    }
+
+    /// Says whether it is; whether that is news.
+    pub(super) fn disown(&self, disowned: bool) -> bool {
+        self.disowned.swap(disowned, Relaxed) != disowned
     }
 
     /// How many connections there are.
@@ -55,30 +117,79 @@ impl Roster {
     }
 
     /// The moment before a handshake, for [`Roster::enter`].
-    pub(super) fn now(&self) -> u64 {
-        self.lock().dismissals
+    pub(super) fn now(&self) -> Since {
+        let entries = self.lock();
+        Since { dismissals: entries.dismissals, reviews: entries.reviews }
     }
 
-    /// Enters a peer whose handshake began at `since`; `None`: it was dismissed since.
-    pub(super) fn enter(self: &Arc<Self>, peer: &SpiffeId, since: u64) -> Option<Entry> {
+    /// Enters a peer whose handshake began at `since`. `None`: it was dismissed since, or everybody had to be verified
+    /// again and `still_believed` says no.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        arrival: Arrival,
+        since: Since,
+        still_believed: impl FnOnce(&Svid) -> bool,
+    ) -> Option<Entry> {
+        let Arrival { peer, role, ours_end } = arrival;
+        let peer = Arc::new(peer);
         let mut entries = self.lock();
-        let passed = usize::try_from(entries.dismissals - since).unwrap_or(usize::MAX);
+        let passed = usize::try_from(entries.dismissals - since.dismissals).unwrap_or(usize::MAX);
         // What is no longer remembered may have been this one.
         if passed > entries.dismissed.len()
-            || entries.dismissed.iter().rev().take(passed).any(|id| id == peer)
+            || entries.dismissed.iter().rev().take(passed).any(|id| id == peer.id())
         {
             return None;
         }
         let (told, dismissed) = oneshot::channel();
         let id = entries.next;
         entries.next += 1;
-        entries.connected.insert(id, (peer.clone(), told));
-        Some(Entry { roster: Arc::clone(self), id, dismissed })
+        let reviewed = entries.reviews != since.reviews;
+        let member = Member { peer: Arc::clone(&peer), role, ours_end, due: peer.first_end(), told };
+        entries.connected.insert(id, member);
+        drop(entries);
+        // Entered first: a review that comes now sees it.
+        let entry = Entry { roster: Arc::clone(self), id, dismissed };
+        (!reviewed || still_believed(&peer)).then_some(entry)
+    }
+
+    /// Without the lock while signatures are verified; a chain that several connections have is verified once.
+    fn verify_again(&self, trust: &TrustStore, now: UnixTime, whom: impl Fn(&Member) -> bool) -> usize {
+        let suspects: Vec<(u64, Arc<Svid>, Role)> = {
+            let entries = self.lock();
+            let concerned = entries.connected.iter().filter(|(_, member)| whom(member));
+            concerned.map(|(id, member)| (*id, Arc::clone(&member.peer), member.role)).collect()
+        };
+        let mut known: HashMap<(&[CertificateDer<'static>], bool), bool> = HashMap::new();
+        let holds: Vec<bool> = suspects
+            .iter()
+            .map(|(_, peer, role)| {
+                let verify = || trust.verify(peer.chain(), *role, now).is_ok();
+                *known.entry((peer.chain(), *role == Role::Server)).or_insert_with(verify)
+            })
+            .collect();
+        let mut entries = self.lock();
+        let mut gone = 0;
+        for ((id, peer, _), holds) in suspects.iter().zip(holds) {
+            if holds {
+                if let Some(member) = entries.connected.get_mut(id) {
+                    member.due = if now > member.due { peer.validity().not_after } else { member.due };
+                }
+            } else if let Some(member) = entries.connected.remove(id) {
+                tell((*id, member));
+                gone += 1;
+            }
+        }
+        gone
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tell((_, member): (u64, Member)) {
+    // A connection that is ending anyway needs no word.
+    let _ = member.told.send(());
 }
 
 /// A connection that is on the roster, until this is dropped.
@@ -100,47 +211,5 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.roster.lock().connected.remove(&self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(name: &str) -> SpiffeId {
-        SpiffeId::parse(&format!("spiffe://example.org/{name}")).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_peer_is_dismissed_and_others_stay() {
-        let roster = Arc::new(Roster::new());
-        let (mut first, second) = (roster.enter(&id("a"), 0).unwrap(), roster.enter(&id("b"), 0).unwrap());
-        assert_eq!(roster.close_peer(&id("a")), 1);
-        first.dismissed().await;
-        assert_eq!((roster.len(), roster.close_peer(&id("a"))), (1, 0));
-        drop((first, second));
-        assert!(roster.is_empty());
-    }
-
-    #[test]
-    fn who_is_dismissed_during_the_handshake_does_not_come_in() {
-        let roster = Arc::new(Roster::new());
-        let since = roster.now();
-        roster.close_peer(&id("a"));
-        assert!(roster.enter(&id("a"), since).is_none());
-        assert!(roster.enter(&id("b"), since).is_some(), "somebody else");
-        assert!(roster.enter(&id("a"), roster.now()).is_some(), "a handshake that began after");
-    }
-
-    #[test]
-    fn what_is_forgotten_counts_as_dismissed() {
-        let roster = Arc::new(Roster::new());
-        let since = roster.now();
-        roster.close_peer(&id("a"));
-        for _ in 0..REMEMBERED {
-            roster.close_peer(&id("b"));
-        }
-        assert!(roster.enter(&id("a"), since).is_none());
-        assert!(roster.enter(&id("a"), since + 1).is_some());
     }
 }

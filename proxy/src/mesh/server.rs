@@ -16,6 +16,7 @@ use hyper::{
 use rustls::time_provider::TimeProvider;
 use sidegate_certs::{
     IdentityCell, Svid,
+    bundle::Role,
     tls::{H2, SetupError, TrustCell, mesh_server},
 };
 use sidegate_policy::SpiffeId;
@@ -33,7 +34,7 @@ use super::{
     pool::Load,
     relay::{Broken, Ended, relay},
     request::destination,
-    roster::{Entry, Roster},
+    roster::{Arrival, Entry, Roster, Since},
     stream::{MeshStream, Side},
 };
 use crate::addrs::{ClientAddr, OriginalDst};
@@ -103,6 +104,8 @@ pub enum ServeError {
 /// Takes connections of the mesh.
 pub struct MeshServer {
     acceptor: TlsAcceptor,
+    identity: Arc<IdentityCell>,
+    trust: Arc<TrustCell>,
     time: Arc<dyn TimeProvider>,
     roster: Arc<Roster>,
     /// How long a handshake may take.
@@ -122,9 +125,9 @@ impl MeshServer {
         roster: Arc<Roster>,
         patience: Duration,
     ) -> Result<Self, SetupError> {
-        let config = mesh_server(identity, trust, Arc::clone(&time))?;
+        let config = mesh_server(Arc::clone(&identity), Arc::clone(&trust), Arc::clone(&time))?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(MeshServer { acceptor, time, roster, patience, draining: watch::Sender::new(()) })
+        Ok(MeshServer { acceptor, identity, trust, time, roster, patience, draining: watch::Sender::new(()) })
     }
 
     /// Asks all peers that are connected to open no more streams here. Their connections end with their last stream.
@@ -145,12 +148,22 @@ impl MeshServer {
         let since = self.roster.now();
         let shaken = timeout(self.patience, self.shake_hands(socket)).await;
         let (connection, svid) = shaken.unwrap_or(Err(ServeError::HandshakeTimedOut))?;
-        let entry = self.roster.enter(svid.id(), since).ok_or(ServeError::Dismissed)?;
         let load = Arc::new(Load::default());
         let peer = Peer { id: svid.id().clone(), source, load, tunnels };
         let expiry = svid.validity().not_after;
         let left = self.time.current_time().map(|now| expiry.as_secs().saturating_sub(now.as_secs()));
+        let entry = self.enter(svid, since)?;
         peer.serve(connection, entry, self.leaving(Duration::from_secs(left.unwrap_or(0)))).await
+    }
+
+    fn enter(&self, peer: Svid, since: Since) -> Result<Entry, ServeError> {
+        let ours = self.identity.current().ok_or(ServeError::Dismissed)?;
+        let arrival = Arrival { peer, role: Role::Client, ours_end: ours.identity.validity().not_after };
+        let believed = |svid: &Svid| {
+            let now = self.time.current_time();
+            now.is_some_and(|now| self.trust.current().verify(svid.chain(), Role::Client, now).is_ok())
+        };
+        self.roster.enter(arrival, since, believed).ok_or(ServeError::Dismissed)
     }
 
     async fn shake_hands(&self, socket: TcpStream) -> Result<(Connection, Svid), ServeError> {

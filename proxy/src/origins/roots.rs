@@ -5,19 +5,19 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use sidegate_certs::{UnixTime, tls::Origin};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::identity::{Attempts, ERRORS, Fault, Ground, read};
+use crate::{
+    files::{Attempts, LOOK, read},
+    identity::{ERRORS, Fault, Ground},
+};
 
 /// The largest file of roots, in bytes.
 const LARGEST: usize = 4 * 1024 * 1024;
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What a label stands for at the moment.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct RootsFollower {
 struct Followed {
     label: Box<str>,
     path: PathBuf,
-    attempts: Attempts,
+    attempts: Attempts<Fault>,
     cell: Arc<RootsCell>,
     /// What was loaded last, and how many times something else was.
     content: Vec<u8>,
@@ -53,7 +53,7 @@ impl RootsFollower {
         let followed = |(label, path): (&String, &PathBuf)| Followed {
             label: label.as_str().into(),
             path: path.clone(),
-            attempts: Attempts::new(vec![path.clone()]),
+            attempts: Attempts::new(vec![path.clone()], Fault::moving),
             cell: Arc::default(),
             content: Vec::new(),
             epoch: 0,

@@ -43,6 +43,9 @@ pub struct Config {
     /// What inspection writes for the workload; `None`: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inspection: Option<InspectionFiles>,
+    /// Which workloads are where; `None`: none is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PathBuf>,
     /// Ports and addresses.
     pub listen: Listen,
     /// What is done with connections towards the workload.
@@ -158,6 +161,7 @@ const FIELDS: &[&str] = &[
     "identity",
     "roots",
     "inspection",
+    "peers",
     "listen",
     "inbound",
     "admin",
@@ -236,8 +240,10 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
     let spiffe_id = "write a SPIFFE ID, such as spiffe://example.org/ns/pay/sa/api";
     let admin = root.section("admin", &["socket"]);
     let workload = root.parsed("workload", spiffe_id, |text| SpiffeId::parse(text).ok());
+    let identity = identity::read(root, folder, workload.as_ref());
     Some(Config {
-        identity: identity::read(root, folder, workload.as_ref()),
+        peers: peers(root, folder),
+        identity,
         roots: root.map("roots", "write a path", path).unwrap_or_default(),
         inspection: root.section("inspection", &["bundle"]).and_then(|section| {
             section.require(
@@ -258,6 +264,16 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
         redirect: redirect(root),
         settings: settings(root),
     })
+}
+
+/// The peers file. Without an identity nobody could be reached by it.
+fn peers(root: &Section<'_, '_, '_>, folder: &Path) -> Option<PathBuf> {
+    let peers = root.parsed("peers", "write a path", |text| (!text.is_empty()).then(|| folder.join(text)));
+    if peers.is_some() {
+        let fix = "name this workload's certificate, key and bundle: peers are reached over mutual TLS";
+        root.require("identity", "a configuration with `peers`", fix);
+    }
+    peers
 }
 
 fn listen(root: &Section<'_, '_, '_>) -> Listen {

@@ -20,6 +20,7 @@ use crate::{
     connection::explain::explain,
     identity::unconfigured,
     metrics::verdict_word,
+    peers,
     server::{Connections, Gate},
 };
 
@@ -56,11 +57,12 @@ pub(super) fn admin(sources: Arc<Sources>) -> Answer {
         "/config" => Reply::json(200, &effective(&sources.config)),
         "/policy" => policy(&sources),
         "/certs" => certs(&sources),
+        "/peers" => peers(&sources),
         "/connections" => connections(&sources),
         "/explain" => explanation(&sources, asked),
         _ => Reply::text(
             404,
-            "here are /ready, /metrics, /config, /policy, /certs, /connections and /explain\n",
+            "here are /ready, /metrics, /config, /policy, /certs, /peers, /connections and /explain\n",
         ),
     })
 }
@@ -83,6 +85,12 @@ fn policy(sources: &Sources) -> Reply {
 fn certs(sources: &Sources) -> Reply {
     let identities = sources.status.identities();
     Reply::json(200, &identities.map_or_else(unconfigured, |known| known.tell(UnixTime::now())))
+}
+
+fn peers(sources: &Sources) -> Reply {
+    let known = sources.gate.policies.peers();
+    let told = sources.status.peers().map_or_else(peers::unconfigured, |told| told.tell(&known));
+    Reply::json(200, &told)
 }
 
 fn connections(sources: &Sources) -> Reply {
@@ -183,14 +191,14 @@ impl Question {
             "udp" => (HostEvidence::Synthetic, Observed::Udp),
             _ => (HostEvidence::Synthetic, Observed::Opaque),
         };
-        let set = sources.gate.policies.current();
+        let (set, peers) = (sources.gate.policies.current(), sources.gate.policies.peers());
         let decision = set.decide(&Request {
             direction: Direction::Egress,
             host: self.host.as_ref().map(|host| (evidence, host)),
             address: self.ip,
             port: self.port,
             observed,
-            peer: None,
+            peer: self.ip.and_then(|ip| peers.at(ip)).map(|peer| &peer.id),
             arrival: Arrival::Plain,
             http: self.http.as_ref().map(|(method, path)| HttpFacts {
                 method,

@@ -1,6 +1,7 @@
 //! `sidegate-proxy serve`: configuration, reload, readiness, metrics, admin.
 
 mod admin_socket;
+mod check;
 pub mod config;
 mod endpoints;
 mod guests;
@@ -17,7 +18,13 @@ mod status;
 mod watch;
 mod web;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sidegate_certs::UnixTime;
@@ -35,14 +42,22 @@ use self::{
     status::{NONE_APPLIES, ReloadResult, Status},
     web::Door,
 };
-pub use self::{config::Config, inbound::UNENFORCED, listen::ListenError, reload::RELOADS};
+pub use self::{
+    check::{Checked, check},
+    config::Config,
+    inbound::UNENFORCED,
+    listen::ListenError,
+    reload::RELOADS,
+};
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
-    identity::{self, Follower, Ground, Identities, IdentitySource, WorkloadApi},
+    identity::{self, Follower, Identities, IdentitySource, WorkloadApi},
     inspection::Inspection,
+    mesh::Membership,
     metrics as meters,
-    origins::{self, Origins, RootsFollower},
+    origins::{Origins, RootsFollower},
+    peers,
     policy_store::PolicyStore,
     redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
@@ -120,9 +135,13 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     if let Some(follower) = &follower {
         origins = origins.with_identity(Arc::clone(&follower.identities().identity));
     }
-    let gate = Arc::new(open_gate(&config, first.set, origins)?);
+    let membership = follower.as_ref().map(|follower| Membership::new(follower.identities()));
+    let gate = Arc::new(open_gate(&config, first.set, origins, membership)?);
     kernel.record_refusals(&gate);
-    let status = Arc::new(Status::new(kernel.capture(), follower.as_ref().map(Followed::identities)));
+    let peers = config.peers.clone().map(|path| followed_peers(path, &gate));
+    let identities = follower.as_ref().map(Followed::identities);
+    let status =
+        Arc::new(Status::new(kernel.capture(), identities, peers.as_ref().map(peers::Follower::told)));
     if let Some(documents) = first.documents {
         status.applied(gate.policies.current().generation(), documents);
         reload::counted(ReloadResult::Applied);
@@ -154,6 +173,8 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         tokio::spawn(reloader.run(watch, signals.hangup));
         follower.map(|follower| tokio::spawn(follower.run()));
         tokio::spawn(roots.run());
+        peers.map(|follower| tokio::spawn(follower.run()));
+        gate.membership.clone().map(|membership| tokio::spawn(membership.watch()));
         status.serving();
         banner(&config, &gate, &status);
         stopped(signals.terminate, signals.interrupt).await;
@@ -200,6 +221,13 @@ impl Followed {
             Followed::WorkloadApi(api) => api.run().await,
         }
     }
+}
+
+/// The peers file, looked at once; the same holds for it.
+fn followed_peers(path: PathBuf, gate: &Arc<Gate>) -> peers::Follower {
+    let mut follower = peers::Follower::new(path, Arc::clone(gate));
+    follower.look(UnixTime::now());
+    follower
 }
 
 fn system(purpose: &'static str) -> impl FnOnce(io::Error) -> StartError {
@@ -277,7 +305,12 @@ fn fill_from_system(config: &mut Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_gate(config: &Config, first: PolicySet, origins: Origins) -> Result<Gate, StartError> {
+fn open_gate(
+    config: &Config,
+    first: PolicySet,
+    origins: Origins,
+    membership: Option<Membership>,
+) -> Result<Gate, StartError> {
     let inspection = Inspection::new();
     if let Some(InspectionFiles { bundle }) = &config.inspection {
         inspection
@@ -309,6 +342,7 @@ fn open_gate(config: &Config, first: PolicySet, origins: Origins) -> Result<Gate
         original_dst: Arc::new(original_dst),
         origins,
         inspection,
+        membership,
         workload: config.workload.as_ref().map(|id| id.as_str().to_owned()),
     })
 }
@@ -344,6 +378,7 @@ fn install_metrics() -> PrometheusHandle {
     }
     metrics::describe_counter!(RELOADS, "Attempts to apply policies, by result.");
     identity::describe();
+    peers::describe();
     handle
 }
 
@@ -446,73 +481,4 @@ fn tell_wanting(wanting: &[String]) {
 /// `1 error`, `2 errors`.
 pub fn errors(count: usize) -> String {
     if count == 1 { "1 error".to_owned() } else { format!("{count} errors") }
-}
-
-/// What a configuration and its policies come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// Pretty JSON.
-    pub summary: String,
-    /// What is in order and yet does not hold, one line each.
-    pub warnings: Vec<String>,
-}
-
-/// What a configuration and its policies come to.
-///
-/// # Errors
-/// Every diagnostic of the policies and of the identity's files.
-pub fn check(config: &Config) -> Result<Checked, Vec<Diagnostic>> {
-    let options = CompileOptions { workload: config.workload.clone(), ..CompileOptions::default() };
-    let contents = PolicyFiles { paths: config.policies.clone() }.read();
-    let compiled = if contents.is_empty() {
-        Ok((Vec::new(), Vec::new()))
-    } else {
-        documents(&contents, config, &options)
-    };
-    let (absent, wrong) = identity_faults(config);
-    let (documents, wanting) = match compiled {
-        Ok(documents) if wrong.is_empty() => documents,
-        Ok(_) => return Err(wrong),
-        Err(diagnostics) => return Err(diagnostics.into_iter().chain(wrong).collect()),
-    };
-    let summary = serde_json::json!({ "effective": endpoints::effective(config), "policies": documents });
-    let summary = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    Ok(Checked {
-        summary,
-        warnings: inbound::warning(&documents, config.inbound.capture)
-            .into_iter()
-            .chain(wanting)
-            .chain(absent)
-            .collect(),
-    })
-}
-
-/// The documents, and what their rules demand that the configuration lacks.
-fn documents(
-    contents: &Contents,
-    config: &Config,
-    options: &CompileOptions,
-) -> Result<(Vec<status::DocumentSummary>, Vec<String>), Vec<Diagnostic>> {
-    let loaded = contents.compile(options)?;
-    let labels = config.roots.keys().map(String::as_str).collect();
-    Ok((loaded.documents, origins::wanting(&loaded.set, &labels, config.identity.is_some())))
-}
-
-/// Of the files of identity and roots those that are not there, which may come later, and what is wrong with those that are.
-fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
-    let faults = match &config.identity {
-        Some(IdentitySource::Files(files)) => Some(identity::check(files, UnixTime::now())),
-        // The agent is asked by `serve` alone.
-        Some(IdentitySource::WorkloadApi(_)) | None => None,
-    };
-    let absent = |fault: &identity::Fault| fault.ground == Ground::Absent;
-    let (missing, mut wrong): (Vec<_>, Vec<_>) = faults.unwrap_or_default().into_iter().partition(absent);
-    let (no_roots, more): (Vec<_>, Vec<_>) =
-        RootsFollower::check(&config.roots).into_iter().partition(absent);
-    wrong.extend(more);
-    let unready = missing.iter().map(|fault| format!("{fault}: until it is, the proxy is not ready"));
-    let denied =
-        no_roots.iter().map(|fault| format!("{fault}: until it is, rules that name its label are denied"));
-    let absent = unready.chain(denied).collect();
-    (absent, wrong.iter().map(identity::Fault::diagnostic).collect())
 }

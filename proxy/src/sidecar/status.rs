@@ -13,7 +13,7 @@ use sidegate_certs::UnixTime;
 use sidegate_policy::{Diagnostic, Generation};
 
 use super::kernel::Capture;
-use crate::{clock::rfc3339_millis, identity::Identities};
+use crate::{clock::rfc3339_millis, identity::Identities, peers};
 
 /// Shared by the endpoints, the reloader and the drain.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Status {
     capture: Capture,
     /// Where an identity is configured.
     identities: Option<Arc<Identities>>,
+    /// Where a peers file is.
+    peers: Option<Arc<peers::Told>>,
     serving: AtomicBool,
     draining: AtomicBool,
     policies: Mutex<Policies>,
@@ -127,8 +129,17 @@ pub(super) struct Readiness {
 
 impl Status {
     /// Nothing serves yet.
-    pub(super) fn new(capture: Capture, identities: Option<Arc<Identities>>) -> Status {
-        Status { capture, identities, ..Status::default() }
+    pub(super) fn new(
+        capture: Capture,
+        identities: Option<Arc<Identities>>,
+        peers: Option<Arc<peers::Told>>,
+    ) -> Status {
+        Status { capture, identities, peers, ..Status::default() }
+    }
+
+    /// What is said of the peers file; `None`: there is none.
+    pub(super) fn peers(&self) -> Option<&peers::Told> {
+        self.peers.as_deref()
     }
 
     /// The listeners are up and the workers run.
@@ -189,6 +200,7 @@ impl Status {
         if let Some(identities) = &self.identities {
             reasons.extend(identities.wanting(UnixTime::now()));
         }
+        reasons.extend(self.peers.as_ref().and_then(|peers| peers.wanting()));
         Readiness { ready: reasons.is_empty(), reasons, generation }
     }
 

@@ -285,16 +285,16 @@ fn peek_waits_only_where_bytes_decide() {
         tcp(rule("net", vec![cidrs(&["10.0.0.0/8"], &[])]), 22..=22),
         Rule { ports: vec![8443..=8443], ..rule("tls-net", vec![cidrs(&["10.0.0.0/8"], &[])]) },
     ]);
-    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, 443), Needed);
-    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, 444), Brief);
-    assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 22), Unneeded);
-    assert_eq!(set.peek(Some(ip("10.0.0.1")), None, 8443), Needed);
-    assert_eq!(set.peek(None, Some(&db), 5432), Unneeded);
-    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 80), Unneeded);
+    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, None, 443), Needed);
+    assert_eq!(set.peek(Some(ip("8.8.8.8")), None, None, 444), Brief);
+    assert_eq!(set.peek(Some(ip("10.0.0.1")), None, None, 22), Unneeded);
+    assert_eq!(set.peek(Some(ip("10.0.0.1")), None, None, 8443), Needed);
+    assert_eq!(set.peek(None, Some(&db), None, 5432), Unneeded);
+    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, None, 80), Unneeded);
     let grant = Rule { ports: vec![], ..rule("imds", vec![Destination::Grants(vec![Grant::Ec2Imds])]) };
     let set = set_of(vec![grant]);
-    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 80), Needed);
-    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, 443), Unneeded);
+    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, None, 80), Needed);
+    assert_eq!(set.peek(Some(ip("169.254.169.254")), None, None, 443), Unneeded);
 }
 
 /// A deny of plain HTTP by IPv4 holds over NAT64 only if the bytes are read there too.
@@ -314,7 +314,7 @@ fn peek_waits_for_a_denial_of_what_an_address_carries() {
         ("64:ff9b::a02:203", Peek::Unneeded),
         ("2600::1", Peek::Unneeded),
     ] {
-        assert_eq!(set.peek(Some(ip(address)), None, 80), peek, "{address}");
+        assert_eq!(set.peek(Some(ip(address)), None, None, 80), peek, "{address}");
         let http = Request { observed: Observed::Http, ..to(address, 80) };
         assert_eq!(set.decide(&http).verdict == Denied, peek == Peek::Needed, "{address}");
     }
@@ -396,4 +396,36 @@ fn explanations_name_the_rule_the_lack_and_the_way_out() {
     assert_eq!(imds.suggestion.as_deref(), Some("- name: ec2-imds\n  to: [ { grants: [ ec2-imds ] } ]\n"));
     let loopback = set.explain(&to("127.0.0.1", 80)).suggestion.expect("a comment");
     assert!(loopback.starts_with("# no rule opens"), "{loopback}");
+}
+
+#[test]
+fn workloads_are_dialled_over_the_mesh_and_their_denials_hold_for_names() {
+    let id = |text: &str| crate::SpiffeId::parse(text).expect("an ID");
+    let workloads =
+        |text: &str| Destination::Workloads(vec![crate::SpiffePattern::parse(text).expect("a pattern")]);
+    let mesh = |name: &str, text: &str| Rule {
+        tls: TlsMode::Mesh,
+        ..tcp(rule(name, vec![workloads(text)]), 8080..=8080)
+    };
+    let inside = rule("inside", vec![private_hosts(&["in.example.test"])]);
+    let never = Rule { ports: vec![1..=65535], ..deny("never", vec![workloads("spiffe://t/secret/**")]) };
+    let set = set_of(vec![mesh("orders", "spiffe://t/orders/*"), inside, never]);
+    let (orders, secret) = (id("spiffe://t/orders/a"), id("spiffe://t/secret/a"));
+    let to_orders = Request { peer: Some(&orders), ..to("10.0.0.7", 8080) };
+    let decision = set.decide(&to_orders);
+    assert_eq!(said(&set, &decision), (Allowed, Reason::RuleAllows, Some("orders")));
+    let treatment = decision.treatment.expect("it is allowed");
+    assert_eq!((treatment.dial, treatment.tls), (Dial::Workload, TlsMode::Mesh));
+    assert_eq!(verdict(&set, &to("10.0.0.7", 8080)), (Denied, Reason::NoRule, None), "nobody is known there");
+    assert_eq!(set.peek(Some(ip("10.0.0.7")), None, Some(&orders), 8080), Peek::Unneeded);
+    assert_eq!(set.peek(Some(ip("10.0.0.7")), None, None, 8080), Peek::Brief);
+    let named = |id: &crate::SpiffeId| set.rule_for_peer(id).map(|rule| &*set.rule(rule).name);
+    assert_eq!((named(&orders), named(&secret)), (Some("orders"), None));
+
+    let host = name("in.example.test");
+    let by_name = Request { address: None, ..sni(&host) };
+    let decision = set.decide(&by_name);
+    let judge = |peer| set.judge_answer(&Request { peer, ..by_name.clone() }, &decision, ip("10.0.0.8"));
+    assert!(judge(None).is_ok() && judge(Some(&orders)).is_ok());
+    assert_eq!(judge(Some(&secret)).map_err(|refused| refused.reason), Err(Reason::RuleDenies));
 }

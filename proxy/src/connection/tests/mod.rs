@@ -16,6 +16,7 @@ mod hidden;
 mod http;
 mod inspected;
 mod limits;
+mod mesh;
 mod metadata;
 mod naive;
 mod names;

@@ -135,6 +135,7 @@ impl World {
             workload: None,
             origins: crate::origins::Origins::of_system(),
             inspection: crate::inspection::Inspection::new(),
+            membership: None,
         });
         // Connections took all that is not reserved.
         let limits = Arc::new(Limits::with_descriptors(&gate.settings, 0));

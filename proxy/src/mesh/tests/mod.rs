@@ -5,4 +5,5 @@ mod identity;
 mod istio;
 mod lifecycle;
 mod refusals;
-mod world;
+mod roster;
+pub(crate) mod world;

@@ -11,7 +11,8 @@ use std::{
 
 use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
 use sidegate_certs::{
-    Authority, Identity, IdentityCell, PrivateKey, Profile, TrustBundle, TrustStore, lifetime, tls::TrustCell,
+    Authority, Identity, IdentityCell, PrivateKey, Profile, Revocations, TrustBundle, TrustStore,
+    authority::Revoked, lifetime, tls::TrustCell,
 };
 use sidegate_policy::{SpiffeId, TrustDomain};
 use tokio::{
@@ -31,22 +32,26 @@ use crate::{
 /// The present when a test begins.
 const NOW: u64 = 1_800_000_000;
 /// Longer than anything takes on a loaded machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn id(path: &str) -> SpiffeId {
+pub(crate) fn id(path: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap()
 }
 
 /// A clock that a test moves.
 #[derive(Debug)]
-pub(super) struct Clock(AtomicU64);
+pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    pub(super) fn advance(&self, seconds: u64) {
+    pub(crate) fn new() -> Self {
+        Clock(AtomicU64::new(NOW))
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, SeqCst);
     }
 
-    pub(super) fn now(&self) -> UnixTime {
+    pub(crate) fn now(&self) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(self.0.load(SeqCst)))
     }
 }
@@ -58,21 +63,32 @@ impl TimeProvider for Clock {
 }
 
 /// A trust domain.
-pub(super) struct Domain(Authority);
+pub(crate) struct Domain(Authority);
 
 impl Domain {
-    pub(super) fn new(name: &str, now: UnixTime) -> Self {
+    pub(crate) fn new(name: &str, now: UnixTime) -> Self {
         let domain = TrustDomain::parse(name).unwrap();
         Domain(Authority::root(&domain, PrivateKey::generate().unwrap(), now, lifetime::ROOT).unwrap())
     }
 
-    pub(super) fn bundle(&self) -> TrustBundle {
+    pub(crate) fn bundle(&self) -> TrustBundle {
         let root = self.0.root_certificate().unwrap().clone();
         TrustBundle::from_roots(self.0.trust_domain().clone(), vec![root]).unwrap()
     }
 
+    /// A list of these certificates.
+    pub(crate) fn revoked(&self, identities: &[&Identity], now: UnixTime) -> Revocations {
+        let entry = |identity: &&Identity| Revoked { serial: identity.svid().serial().to_vec(), at: now };
+        let entries: Vec<_> = identities.iter().map(entry).collect();
+        let next = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 86_400));
+        let list = self.0.revocation_list(&entries, 1, now, next).unwrap();
+        let mut revocations = Revocations::default();
+        revocations.admit(&list, &[self.0.root_certificate().unwrap().clone()]).unwrap();
+        revocations
+    }
+
     /// Lives for an hour.
-    pub(super) fn identity(&self, path: &str, now: UnixTime) -> Identity {
+    pub(crate) fn identity(&self, path: &str, now: UnixTime) -> Identity {
         let key = PrivateKey::generate().unwrap();
         let id = SpiffeId::parse(&format!("spiffe://{}/{path}", self.0.trust_domain().as_str())).unwrap();
         let svid = self.0.issue(key.public(), &Profile::new(id, lifetime::LEAF).unwrap(), now).unwrap();
@@ -81,21 +97,21 @@ impl Domain {
 }
 
 /// What lies behind the server: one application, whatever is asked for.
-pub(super) struct Behind {
+pub(crate) struct Behind {
     app: SocketAddr,
     /// Everything that was asked for.
-    pub(super) asked: Mutex<Vec<Asked>>,
+    pub(crate) asked: Mutex<Vec<Asked>>,
     /// What every peer is told.
-    pub(super) refusal: Mutex<Option<Refusal>>,
+    pub(crate) refusal: Mutex<Option<Refusal>>,
     /// Dials wait while this is true.
-    pub(super) held: watch::Sender<bool>,
+    pub(crate) held: watch::Sender<bool>,
     /// Dials under way.
-    pub(super) dialling: watch::Sender<usize>,
+    pub(crate) dialling: watch::Sender<usize>,
     ended: mpsc::UnboundedSender<Ended>,
 }
 
 /// A dial that is under way until this is dropped.
-pub(super) struct Dial(watch::Sender<usize>);
+pub(crate) struct Dial(watch::Sender<usize>);
 
 impl Drop for Dial {
     fn drop(&mut self) {
@@ -133,31 +149,31 @@ impl Tunnels for Behind {
 }
 
 /// A client's sidecar, a server's, and the application of the latter.
-pub(super) struct World {
-    pub(super) clock: Arc<Clock>,
-    pub(super) domain: Domain,
-    pub(super) trust: Arc<TrustCell>,
-    pub(super) ours: Arc<IdentityCell>,
-    pub(super) theirs: Arc<IdentityCell>,
-    pub(super) mesh: Arc<Mesh>,
-    pub(super) server: Arc<MeshServer>,
-    pub(super) server_roster: Arc<Roster>,
+pub(crate) struct World {
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) domain: Domain,
+    pub(crate) trust: Arc<TrustCell>,
+    pub(crate) ours: Arc<IdentityCell>,
+    pub(crate) theirs: Arc<IdentityCell>,
+    pub(crate) mesh: Arc<Mesh>,
+    pub(crate) server: Arc<MeshServer>,
+    pub(crate) server_roster: Arc<Roster>,
     /// Where the server listens.
-    pub(super) at: UpstreamAddr,
+    pub(crate) at: UpstreamAddr,
     /// Where the application listens.
-    pub(super) app: TcpListener,
-    pub(super) behind: Arc<Behind>,
+    pub(crate) app: TcpListener,
+    pub(crate) behind: Arc<Behind>,
     /// How streams ended, as the server tells.
-    pub(super) ended: mpsc::UnboundedReceiver<Ended>,
+    pub(crate) ended: mpsc::UnboundedReceiver<Ended>,
     /// How connections ended, as the server tells.
-    pub(super) served: mpsc::UnboundedReceiver<Result<(), ServeError>>,
+    pub(crate) served: mpsc::UnboundedReceiver<Result<(), ServeError>>,
     /// TCP connections that the server accepted.
-    pub(super) accepted: watch::Receiver<usize>,
+    pub(crate) accepted: watch::Receiver<usize>,
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
-        let clock = Arc::new(Clock(AtomicU64::new(NOW)));
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(Clock::new());
         let domain = Domain::new("example.org", clock.now());
         let trust = Arc::new(TrustCell::new(TrustStore::new([domain.bundle()])));
         let (ours, theirs) = (Arc::new(IdentityCell::empty()), Arc::new(IdentityCell::empty()));
@@ -201,44 +217,45 @@ impl World {
     }
 
     /// Another client's sidecar.
-    pub(super) fn mesh_of(&self, identity: Identity) -> Mesh {
+    pub(crate) fn mesh_of(&self, identity: Identity) -> Mesh {
         let cell = Arc::new(IdentityCell::empty());
         cell.replace(identity);
         Mesh::new(setup(&cell, &self.trust, &self.clock))
     }
 
-    pub(super) async fn open(&self) -> Result<MeshStream, OpenError> {
+    pub(crate) async fn open(&self) -> Result<MeshStream, OpenError> {
         self.mesh.open(&id("server"), self.at, destination()).await
     }
 
     /// A stream of another client, which expects `server`, and the application's end of it.
-    pub(super) async fn pair_of(&self, mesh: &Mesh, server: &str) -> (MeshStream, TcpStream) {
+    pub(crate) async fn pair_of(&self, mesh: &Mesh, server: &str) -> (MeshStream, TcpStream) {
         let server = id(server);
         let (stream, app) = tokio::join!(mesh.open(&server, self.at, destination()), self.app.accept());
         (stream.unwrap(), app.unwrap().0)
     }
 
     /// A stream, and the application's end of it.
-    pub(super) async fn pair(&self) -> (MeshStream, TcpStream) {
+    pub(crate) async fn pair(&self) -> (MeshStream, TcpStream) {
         self.pair_of(&self.mesh, "server").await
     }
 
-    pub(super) fn handshakes(&self) -> usize {
+    pub(crate) fn handshakes(&self) -> usize {
         *self.accepted.borrow()
     }
 }
 
-pub(super) fn destination() -> OriginalDst {
+pub(crate) fn destination() -> OriginalDst {
     OriginalDst::new("10.0.0.7:8080".parse().unwrap())
 }
 
-pub(super) fn setup(ours: &Arc<IdentityCell>, trust: &Arc<TrustCell>, clock: &Arc<Clock>) -> MeshSetup {
+pub(crate) fn setup(ours: &Arc<IdentityCell>, trust: &Arc<TrustCell>, clock: &Arc<Clock>) -> MeshSetup {
     MeshSetup {
         identity: Arc::clone(ours),
         trust: Arc::clone(trust),
         time: Arc::<Clock>::clone(clock),
         roster: Arc::new(Roster::new()),
         dial: Arc::new(dial),
+        limits: None,
         patience: PATIENCE,
     }
 }

@@ -136,3 +136,12 @@ fn what_is_no_configuration_is_refused() {
         assert!(wrong.iter().any(|one| one.code == code), "{text}: {wrong:?}");
     }
 }
+
+#[test]
+fn peers_take_an_identity() {
+    let least = "apiVersion: sidegate.dev/v1\nkind: ProxyConfig\npolicies: [ p.yaml ]\npeers: peers.yaml\n";
+    assert_eq!(places(least), ["1:1 missing-field"]);
+    let identity = "identity: { certificate: a, key: b, bundle: c, trustDomain: example.org }\n";
+    let config = parse(&format!("{least}{identity}")).expect("it is right");
+    assert_eq!(config.peers, Some(PathBuf::from("/etc/sidegate/peers.yaml")));
+}

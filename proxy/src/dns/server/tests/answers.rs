@@ -213,3 +213,49 @@ async fn a_question_cut_off_by_the_end_is_recorded() {
     }
     assert_eq!(world.record().close_reason, CloseReason::Drained);
 }
+
+#[tokio::test]
+async fn the_name_of_a_peer_is_answered_where_a_rule_allows_that_peer() {
+    use crate::peers::{Peer, Peers};
+    const WORKLOADS: &str = r#"
+apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: { name: mesh }
+spec:
+  egress:
+    - name: orders
+      to: [ { workloads: [ "spiffe://example.org/orders" ] } ]
+      ports: [ 8080 ]
+      protocol: tcp
+    - name: never
+      action: deny
+      to: [ { hosts: [ closed.internal ] } ]
+      ports: [ "1-65535" ]
+"#;
+    let world = World::with(Settings::default(), policy(WORKLOADS, 1), good).await;
+    let peer = |name: &str, addresses: &[&str], hosts: &[&str]| Peer {
+        id: sidegate_policy::SpiffeId::parse(&format!("spiffe://example.org/{name}")).unwrap(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        port: 15008,
+        hosts: hosts.iter().map(|name| host(name)).collect(),
+    };
+    world.gate.policies.replace_peers(Peers::new(vec![
+        peer("orders", &["10.0.0.7", "10.0.0.8"], &["orders.internal", "closed.internal"]),
+        peer("stock", &["10.0.0.9"], &["stock.internal"]),
+    ]));
+    let found = ["10.0.0.7", "10.0.0.8"].map(str::to_owned).to_vec();
+    assert_eq!(world.addresses("Orders.internal").await, (ResponseCode::NoError, found));
+    assert_eq!(
+        world.ask("orders.internal", RecordType::AAAA).await.metadata.response_code,
+        ResponseCode::NoError
+    );
+    for refused in ["stock.internal", "closed.internal", "other.internal"] {
+        let answer = world.ask(refused, RecordType::A).await;
+        assert_eq!(
+            (answer.metadata.response_code, answer.answers.len()),
+            (ResponseCode::Refused, 0),
+            "{refused}"
+        );
+    }
+    assert!(world.asked().is_empty(), "nobody else is asked");
+}

@@ -1,13 +1,10 @@
 //! When to read files, and when to tell that they are wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sidegate_certs::UnixTime;
 
-use super::{
-    fault::{Fault, Ground},
-    files::Mark,
-};
+use super::Mark;
 
 /// Files that were told to be wrong and have not changed are tried again after so many looks: clocks move, and
 /// folders become readable without a change of the files.
@@ -16,14 +13,16 @@ const PATIENCE: u32 = 20;
 /// After so many looks in a row that found faults, another one each time, the next is told without being confirmed.
 const RESTLESS: u32 = 4;
 
-/// The attempts to load what several files make together.
+/// The attempts to load what several files make together. `F` is what may be wrong with them.
 #[derive(Debug)]
-pub(crate) struct Attempts {
+pub(crate) struct Attempts<F> {
     paths: Vec<PathBuf>,
+    /// The fault of a file that changes while it is read.
+    moving: fn(&Path) -> F,
     rest: Option<Rest>,
     /// What the looks in a row found wrong, the last and how many they were.
-    suspect: Option<(Fault, u32)>,
-    told: Option<Fault>,
+    suspect: Option<(F, u32)>,
+    told: Option<F>,
     begun: bool,
 }
 
@@ -35,9 +34,9 @@ struct Rest {
     looks: Option<u32>,
 }
 
-impl Attempts {
-    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Attempts { paths, rest: None, suspect: None, told: None, begun: false }
+impl<F: Clone + PartialEq> Attempts<F> {
+    pub(crate) fn new(paths: Vec<PathBuf>, moving: fn(&Path) -> F) -> Self {
+        Attempts { paths, moving, rest: None, suspect: None, told: None, begun: false }
     }
 
     /// Loads if the files differ from what was loaded last. `None`: there is nothing new to take over or to tell.
@@ -47,8 +46,8 @@ impl Attempts {
     pub(crate) fn look<T>(
         &mut self,
         now: UnixTime,
-        load: impl FnOnce() -> Result<T, Fault>,
-    ) -> Option<Result<T, Fault>> {
+        load: impl FnOnce() -> Result<T, F>,
+    ) -> Option<Result<T, F>> {
         let mark = Mark::of(&self.paths);
         if self.rests(&mark) {
             return None;
@@ -62,7 +61,7 @@ impl Attempts {
                 self.rest = (!mark.is_young(now)).then_some(Rest { mark, looks: None });
                 Some(Ok(loaded))
             }
-            (Ok(_), false) => self.wrong(Fault::new(self.paths.first()?, Ground::Moving), mark, first),
+            (Ok(_), false) => self.wrong((self.moving)(self.paths.first()?), mark, first),
             (Err(fault), _) => self.wrong(fault, mark, first),
         }
     }
@@ -84,7 +83,7 @@ impl Attempts {
         true
     }
 
-    fn wrong<T>(&mut self, fault: Fault, mark: Mark, first: bool) -> Option<Result<T, Fault>> {
+    fn wrong<T>(&mut self, fault: F, mark: Mark, first: bool) -> Option<Result<T, F>> {
         let before = self.suspect.take();
         let again = before.as_ref().is_some_and(|(before, looks)| *before == fault || *looks >= RESTLESS);
         self.suspect = Some((fault.clone(), before.map_or(1, |(_, looks)| looks.saturating_add(1))));
