@@ -10,6 +10,7 @@ use std::{
 };
 
 use pingora_memory_cache::MemoryCache;
+use pingora_timeout::timeout;
 use rustls::{ClientConfig, Error as TlsError, pki_types::ServerName};
 use sidegate_certs::{
     IdentityCell, UnixTime,
@@ -17,7 +18,6 @@ use sidegate_certs::{
     tls::{H2, HTTP1, NotPinned, Origin, Pin, system_time},
 };
 use sidegate_policy::{HostName, PolicySet, Reason, demands::OriginTls};
-use pingora_timeout::timeout;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 

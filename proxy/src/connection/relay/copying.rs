@@ -34,6 +34,9 @@ pub(super) struct Copying {
     pub(super) failure: Option<io::Error>,
 }
 
+/// How much was read, and what of it is still to be written.
+type Copied = (usize, Option<Vec<u8>>);
+
 impl Copying {
     /// A direction that begins with bytes held by earlier stages. `cheap`: reads of its source are no system calls.
     pub(super) fn holding(bytes: Vec<u8>, cheap: bool) -> Self {
@@ -93,7 +96,7 @@ impl Copying {
         sink: &mut (impl AsyncWrite + Unpin),
         count: &mut u64,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(usize, Option<Vec<u8>>), Broken>> {
+    ) -> Poll<Result<Copied, Broken>> {
         let take = |bytes: &[u8], cx: &mut Context<'_>| {
             if bytes.is_empty() {
                 return Ok((0, None));
