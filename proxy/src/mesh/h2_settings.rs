@@ -1,4 +1,9 @@
 //! How both ends speak HTTP/2.
+//!
+//! What may be held: of one stream its window of what the other side sent and [`QUEUE`] of what waits for the socket, 1.25 MiB,
+//! and a chunk each way in its relay; nothing while its reader keeps up. A stream of ours belongs to one client, so all of
+//! them together hold at most that times `limits.connections`, if every client stalls while its peer sends. There is no
+//! smaller bound of the whole process yet: lower that limit where memory is short.
 
 use std::time::Duration;
 
