@@ -4,7 +4,7 @@ import sys
 from test_http import HOST, http_rule
 from world import V4, gated, wait_until
 
-WEBSOCKETS, GRPC = 8091, 8092
+WEBSOCKETS, GRPC, SECURE = 8091, 8092, 8094
 
 WEBSOCKET_SERVER = """
 import sys
@@ -12,7 +12,12 @@ from websockets.sync.server import serve
 def echo(socket):
     for message in socket:
         socket.send(message)
-serve(echo, sys.argv[1], int(sys.argv[2])).serve_forever()
+options = {}
+if len(sys.argv) > 3:
+    import ssl
+    options["ssl"] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    options["ssl"].load_cert_chain(*sys.argv[3:])
+serve(echo, sys.argv[1], int(sys.argv[2]), **options).serve_forever()
 """
 
 WEBSOCKET_CLIENT = """
@@ -67,9 +72,9 @@ for method in ("Shop/Fails", "Other/Any"):
 """
 
 
-def server(world, program, port):
+def server(world, program, port, *certificate):
     if not world.listens(port):
-        world.start(sys.executable, "-c", program, V4, port)
+        world.start(sys.executable, "-c", program, V4, port, *certificate)
         wait_until(lambda: world.listens(port), f"a server listens at {port}")
 
 
@@ -87,6 +92,20 @@ def test_websockets_pass_where_a_rule_says_so(world, tmp_path):
     assert told(seen) == [("/live", 101, "rule-allows"), ("/other", 403, "upgrade-not-allowed")], seen
     (live,) = [record for record in seen.of(HOST, "allowed") if record["protocol"] == "http"]
     assert live["bytesSent"] > 500_000 and live["bytesReceived"] > 500_000 and live["closeReason"] == "done", seen
+
+
+def test_websockets_inside_opened_tls(world, tmp_path):
+    server(world, WEBSOCKET_SERVER, SECURE, world.folder / "origin.pem", world.folder / "origin.key")
+    entry = '{ upgrade: websocket, paths: [ "/live" ] }'
+    rule = f"{{ name: seen, to: [ {{ hosts: [ {HOST} ] }} ], ports: [ {SECURE} ], tls: {{ mode: inspect }}, http: [ {entry} ] }}"
+    command = [sys.executable, "-c", WEBSOCKET_CLIENT, f"wss://{HOST}:{SECURE}", "/live", "/other"]
+    seen = gated(world, tmp_path, [rule], command, env={"SSL_CERT_FILE": str(world.folder / "ca.pem")})
+    assert seen.output.splitlines() == ["/live echoed", "/other 403"], seen
+    judged = [record for record in seen.records if "http" in record]
+    told = [(record["http"]["status"], record["reason"]) for record in judged]
+    assert told == [(101, "rule-allows"), (403, "upgrade-not-allowed")], seen
+    # Python's server ends its connection without the alert that TLS ends with: it could be anybody's end.
+    assert judged[0]["closeReason"] == "upstream-reset" and judged[0]["bytesReceived"] > 500_000, seen
 
 
 def test_a_rule_for_requests_carries_no_websocket(world, tmp_path):
