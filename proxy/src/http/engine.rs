@@ -95,7 +95,7 @@ impl Client {
     /// A request was answered; the next may follow.
     fn answered(&self) {
         if let Some(watched) = &self.watched {
-            watched.lock().answered();
+            watched.lock().answered(self.requests.load(Relaxed));
         }
     }
 

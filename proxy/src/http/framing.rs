@@ -17,6 +17,8 @@ const TRAILERS: usize = 8 * 1024;
 pub struct Framing {
     budget: usize,
     state: State,
+    /// Whole heads so far.
+    heads: usize,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ enum Chunk {
 impl Framing {
     /// At the beginning of a request, whose head may have `budget` bytes.
     pub fn new(budget: usize) -> Self {
-        Framing { budget, state: State::Head(PrefaceReader::new(budget)) }
+        Framing { budget, state: State::Head(PrefaceReader::new(budget)), heads: 0 }
     }
 
     /// Takes the next bytes; returns how many of them are in order. Fewer than there are: see [`Framing::refused`].
@@ -97,9 +99,9 @@ impl Framing {
         asked
     }
 
-    /// The last head was answered otherwise: the next one follows.
-    pub fn answered(&mut self) {
-        if matches!(self.state, State::Asked) {
+    /// So many heads are answered. If the last of them asked for another protocol, it did not get it: the next one follows.
+    pub fn answered(&mut self, heads: usize) {
+        if matches!(self.state, State::Asked) && heads == self.heads {
             self.state = self.next_head();
         }
     }
@@ -111,6 +113,7 @@ impl Framing {
                 let before = reader.taken();
                 let progress = reader.push(rest);
                 let taken = reader.taken() - before;
+                self.heads += usize::from(matches!(progress, PrefaceProgress::Done(_)));
                 match progress {
                     PrefaceProgress::NeedMore => {}
                     PrefaceProgress::Done(Preface::Http1 { body: BodyLength::Exactly(0), .. })

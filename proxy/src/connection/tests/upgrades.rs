@@ -119,6 +119,22 @@ async fn nothing_may_follow_before_the_answer() {
 }
 
 #[tokio::test]
+async fn one_may_be_asked_for_right_behind_another_request() {
+    let world = World::start(RULES, ZONE).await;
+    let origin = world.origin(API).await;
+    let mut client = world.client(API).await;
+    client.write_all([get("/plain", "www.ok.example"), ask("/live")].concat().as_bytes()).await.unwrap();
+    let (_first, _) = self::answer(&origin, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    assert_eq!(status(&read_answer(&mut client).await), "200");
+    let agreement = agreement();
+    let agreed = async { tokio::join!(self::answer(&origin, &agreement), read_head(&mut client)) };
+    let patience = std::time::Duration::from_secs(20);
+    let ((mut server, _), told) = tokio::time::timeout(patience, agreed).await.expect("it is asked for");
+    assert!(told.unwrap().starts_with("HTTP/1.1 101 "));
+    exchange(&mut client, &mut server, b"hello").await;
+}
+
+#[tokio::test]
 async fn a_far_end_that_does_not_agree_answers_and_the_next_request_follows() {
     let world = World::start(RULES, ZONE).await;
     let origin = world.origin(API).await;

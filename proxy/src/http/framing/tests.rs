@@ -98,7 +98,9 @@ fn nothing_may_come_before_an_upgrade_is_answered() {
     assert!(agreed.upgraded());
     assert_eq!((agreed.push(b"\x81\x05hello"), agreed.refused()), (7, None));
     let mut answered = asked();
-    answered.answered();
+    answered.answered(0);
+    assert!(matches!(answered.state, State::Asked), "an earlier one was");
+    answered.answered(1);
     assert_eq!((answered.push(GET.as_bytes()), answered.between_requests()), (GET.len(), true));
     assert!(!answered.upgraded(), "the last head asked for nothing");
 }
