@@ -103,6 +103,11 @@ impl InspectionAuthority {
         Ok(Minted { certified: Arc::new(certified), validity })
     }
 
+    /// From when until when it holds.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
     /// What the workload is told to believe, in PEM.
     pub fn to_pem(&self) -> String {
         x509::to_pem("CERTIFICATE", &self.certificate)

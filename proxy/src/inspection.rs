@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,13 +32,16 @@ use crate::origins::public_roots_pem;
 const HOSTS: usize = 1024;
 /// How long one is used: half of its life.
 const KEPT: Duration = Duration::from_secs(30 * 60);
+/// From this share of an authority's life on there is a next one, and from this on the next one mints.
+const HALF: f64 = 0.5;
+const NEARLY_OVER: f64 = 0.9;
 /// The most certificates minted in a second: a flood of names costs no more than this.
 const MINTED_A_SECOND: isize = 64;
 
 /// What inspects the connections of one workload.
 pub struct Inspection {
-    /// Made when the first rule needs it.
-    authority: OnceLock<Option<InspectionAuthority>>,
+    /// Made when the first rule needs one; the oldest mints.
+    authorities: Mutex<Vec<Arc<InspectionAuthority>>>,
     minted: MemoryCache<HostName, Arc<ServerConfig>>,
     rate: Rate,
 }
@@ -47,7 +50,7 @@ impl Inspection {
     /// Nothing is inspected yet.
     pub fn new() -> Self {
         Inspection {
-            authority: OnceLock::new(),
+            authorities: Mutex::default(),
             minted: MemoryCache::new(HOSTS),
             rate: Rate::new(Duration::from_secs(1)),
         }
@@ -55,7 +58,19 @@ impl Inspection {
 
     /// What the workload has to believe, in PEM; `None`: the system has no randomness.
     pub fn authority_pem(&self) -> Option<String> {
-        self.authority().map(InspectionAuthority::to_pem)
+        self.authority(UnixTime::now())?;
+        Some(self.authorities().iter().map(|authority| authority.to_pem()).collect())
+    }
+
+    /// Makes the next authority once half of the life of the last is over, so that the workload believes it by the time it
+    /// mints. Whether there is another than before, to be published.
+    pub fn renew(&self, now: UnixTime) -> bool {
+        let mut authorities = self.authorities();
+        if authorities.last().is_none_or(|last| last.validity().spent(now) < HALF) {
+            return false;
+        }
+        authorities.retain(|authority| authority.validity().holds(now));
+        made(now).map(|next| authorities.push(next)).is_some()
     }
 
     /// Writes what the workload has to believe, with the public roots, for everybody to read.
@@ -82,15 +97,18 @@ impl Inspection {
         written
     }
 
-    fn authority(&self) -> Option<&InspectionAuthority> {
-        let make = || match InspectionAuthority::new(UnixTime::now()) {
-            Ok(authority) => Some(authority),
-            Err(error) => {
-                tracing::error!(%error, "nothing can be inspected");
-                None
-            }
-        };
-        self.authority.get_or_init(make).as_ref()
+    /// The one that mints: the oldest that has some life left, for it is believed the longest.
+    fn authority(&self, now: UnixTime) -> Option<Arc<InspectionAuthority>> {
+        let mut authorities = self.authorities();
+        if authorities.is_empty() {
+            authorities.push(made(now)?);
+        }
+        let fresh = authorities.iter().find(|authority| authority.validity().spent(now) < NEARLY_OVER);
+        fresh.or(authorities.last()).cloned()
+    }
+
+    fn authorities(&self) -> MutexGuard<'_, Vec<Arc<InspectionAuthority>>> {
+        self.authorities.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves TLS as `host`, whose real server was verified.
@@ -101,8 +119,9 @@ impl Inspection {
         if self.rate.observe(&"minted", 1) > MINTED_A_SECOND {
             return Err(Reason::LimitInspection);
         }
-        let authority = self.authority().ok_or(Reason::Internal)?;
-        let minted = authority.mint(host, UnixTime::now()).map_err(|_| Reason::Internal)?;
+        let now = UnixTime::now();
+        let authority = self.authority(now).ok_or(Reason::Internal)?;
+        let minted = authority.mint(host, now).map_err(|_| Reason::Internal)?;
         let config = sidegate_certs::tls::inspect(&minted, &[H2, HTTP1], system_time());
         let config = Arc::new(config.map_err(|_| Reason::Internal)?);
         self.minted.put(host, Arc::clone(&config), Some(KEPT));
@@ -129,6 +148,16 @@ impl Inspection {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(Refused { reason: Reason::InspectionRefused, detail: error.to_string() }),
             Err(_) => Err(Refused { reason: Reason::ClassifyTimeout, detail: "the handshake".to_owned() }),
+        }
+    }
+}
+
+fn made(now: UnixTime) -> Option<Arc<InspectionAuthority>> {
+    match InspectionAuthority::new(now) {
+        Ok(authority) => Some(Arc::new(authority)),
+        Err(error) => {
+            tracing::error!(%error, "nothing can be inspected");
+            None
         }
     }
 }
@@ -185,5 +214,42 @@ impl AsyncWrite for Rewound {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidegate_certs::inspection::AUTHORITY;
+
+    use super::*;
+
+    fn later(share: f64) -> UnixTime {
+        let now = Duration::from_secs(UnixTime::now().as_secs());
+        UnixTime::since_unix_epoch(now + AUTHORITY.mul_f64(share))
+    }
+
+    #[test]
+    fn the_next_authority_is_published_long_before_it_mints() {
+        let inspection = Inspection::new();
+        assert!(!inspection.renew(later(0.6)), "none was needed yet");
+        let first = inspection.authority_pem().unwrap();
+        assert!(!inspection.renew(later(0.4)) && inspection.renew(later(0.6)));
+        assert!(!inspection.renew(later(0.7)), "there is a next one");
+        let both = inspection.authority_pem().unwrap();
+        assert!(both.starts_with(&first) && both.len() > first.len());
+        let mints = |share| inspection.authority(later(share)).unwrap().to_pem();
+        assert!(mints(0.8) == first && mints(0.95) != first && both.ends_with(&mints(0.95)));
+        assert!(inspection.renew(later(1.2)), "and so on");
+        assert!(!inspection.authority_pem().unwrap().contains(&first), "what is over is gone");
+    }
+
+    #[test]
+    fn minting_is_bounded_by_rate_and_what_was_minted_is_kept() {
+        let inspection = Inspection::new();
+        let host = |number: usize| HostName::parse(&format!("h{number}.ok.example")).unwrap();
+        let minted = |number| inspection.config(&host(number));
+        let refused = (0..10_000).find_map(|number| minted(number).err()).expect("a flood is refused");
+        assert_eq!(refused, Reason::LimitInspection);
+        assert!(minted(0).is_ok(), "what is there costs nothing");
     }
 }

@@ -295,3 +295,16 @@ fn an_inspected_client_believes_the_workloads_own_authority_alone() {
     let other = crate::InspectionAuthority::new(now()).unwrap();
     assert!(shake(other.certificate(), "api.example.test").is_err());
 }
+
+/// Of a build with the feature `fips` alone: nothing in it may go by cryptography that was not validated.
+#[cfg(feature = "fips")]
+#[test]
+fn every_configuration_is_of_the_validated_module() {
+    assert!(provider().fips());
+    let world = World::of("example.org");
+    let root = world.root.root_certificate().unwrap().clone();
+    let origin = Origin::from_roots(&[root]).unwrap();
+    assert!(origin.client(None, &[H2], system_time()).unwrap().fips());
+    let (identity, trust) = (Arc::new(IdentityCell::empty()), Arc::new(TrustCell::default()));
+    assert!(mesh_server(identity, trust, system_time()).unwrap().fips());
+}

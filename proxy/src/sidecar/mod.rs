@@ -175,6 +175,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         tokio::spawn(roots.run());
         peers.map(|follower| tokio::spawn(follower.run()));
         gate.membership.clone().map(|membership| tokio::spawn(membership.watch()));
+        tokio::spawn(renew_inspection(Arc::clone(&gate), config.inspection.clone()));
         status.serving();
         banner(&config, &gate, &status);
         stopped(signals.terminate, signals.interrupt).await;
@@ -468,6 +469,25 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
             policy = document.name,
             "this policy is in audit mode: what it would deny passes and is recorded"
         );
+    }
+}
+
+/// The workload learns of the next authority for inspection long before it mints.
+async fn renew_inspection(gate: Arc<Gate>, files: Option<InspectionFiles>) {
+    let mut look = tokio::time::interval(Duration::from_secs(60 * 60));
+    loop {
+        look.tick().await;
+        let renewed = gate.inspection.renew(UnixTime::now());
+        if let Some(InspectionFiles { bundle }) = files.as_ref().filter(|_| renewed) {
+            match gate.inspection.publish(bundle) {
+                Ok(()) => {
+                    tracing::info!(file = %bundle.display(), "the next authority for inspection is written")
+                }
+                Err(error) => {
+                    tracing::error!(file = %bundle.display(), %error, "the next authority for inspection can't be written")
+                }
+            }
+        }
     }
 }
 

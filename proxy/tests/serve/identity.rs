@@ -94,3 +94,41 @@ fn check_config_names_what_is_wrong_and_waits_for_what_is_absent() {
         "{said}"
     );
 }
+
+#[test]
+fn what_the_workload_has_to_believe_is_written_for_everybody_and_holds_no_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let more = "roots: { corporate: roots.pem }\ninspection: { bundle: shared.pem }\n";
+    let place = Place::new(&(config("p.yaml") + more));
+    place.write(
+        "p.yaml",
+        &policy("first", "db.example.com")
+            .replace("mode: none", "mode: originate, roots: other, clientIdentity: true"),
+    );
+    place.write("shared.pem", "of a proxy before");
+    let output = run(&["check-config", &place.config()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    for expected in [
+        "names the roots `other`, which are not configured",
+        "no identity is configured",
+        "roots.pem: it is not there",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let _sidecar = Sidecar::start(&place);
+    let written = fs::read_to_string(place.path("shared.pem")).unwrap();
+    assert!(
+        written.matches("BEGIN CERTIFICATE").count() > 20 && !written.contains("PRIVATE"),
+        "the public roots too"
+    );
+    let mode = fs::metadata(place.path("shared.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    assert!(
+        fs::read_dir(place.path("")).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with(".shared"))
+    );
+}

@@ -25,6 +25,12 @@ enum State {
     Ended,
 }
 
+/// What one read brought, and what of it the sink had no room for.
+struct Copied {
+    read: usize,
+    rest: Option<Vec<u8>>,
+}
+
 /// One direction.
 pub(super) struct Copying {
     state: State,
@@ -78,7 +84,7 @@ impl Copying {
                     }
                 }
                 State::Reading => {
-                    let (read, rest) = ready!(self.copy(source, sink, count, cx))?;
+                    let Copied { read, rest } = ready!(self.copy(source, sink, count, cx))?;
                     self.state = match rest {
                         Some(rest) => State::Holding(rest, 0),
                         None if read == 0 => State::Ending,
@@ -99,7 +105,7 @@ impl Copying {
     ) -> Poll<Result<Copied, Broken>> {
         let take = |bytes: &[u8], cx: &mut Context<'_>| {
             if bytes.is_empty() {
-                return Ok((0, None));
+                return Ok(Copied { read: 0, rest: None });
             }
             let written = match Pin::new(sink).poll_write(cx, bytes) {
                 Poll::Ready(written) => written?,
@@ -107,7 +113,7 @@ impl Copying {
             };
             *count += written as u64;
             let rest = bytes.get(written..).filter(|rest| !rest.is_empty());
-            Ok::<_, io::Error>((bytes.len(), rest.map(<[u8]>::to_vec)))
+            Ok::<_, io::Error>(Copied { read: bytes.len(), rest: rest.map(<[u8]>::to_vec) })
         };
         let read = match self.cheap {
             true => poll_fill(source, cx, take),
