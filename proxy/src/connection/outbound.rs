@@ -53,10 +53,6 @@ fn start(link: Link) {
 }
 
 /// A connection whose bytes are to be moved.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the larger is the common one and lives in its connection's task: a box would be an allocation more"
-)]
 pub(super) enum Established {
     Bare(Relay),
     Sealed(Box<SealedRelay>),

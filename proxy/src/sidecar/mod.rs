@@ -4,6 +4,7 @@ mod admin_socket;
 mod check;
 pub mod config;
 mod endpoints;
+mod followed;
 mod guests;
 pub mod health;
 mod inbound;
@@ -35,6 +36,7 @@ use self::config::InspectionFiles;
 use self::{
     admin_socket::AdminSocket,
     endpoints::Sources,
+    followed::Followed,
     kernel::Kernel,
     listen::Purpose,
     policies::{Contents, PolicyFiles},
@@ -52,7 +54,7 @@ pub use self::{
 use crate::{
     access_log::{AccessLog, JsonLines, Sink},
     dns::{Names, ResolvConf, Resolver, SyntheticAddresses},
-    identity::{self, Follower, Identities, IdentitySource, WorkloadApi},
+    identity,
     inspection::Inspection,
     mesh::Membership,
     metrics as meters,
@@ -187,41 +189,6 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     runtime.shutdown_background();
     tracing::info!("stopped");
     Ok(())
-}
-
-/// What keeps the identity up to date.
-enum Followed {
-    Files(Box<Follower>),
-    WorkloadApi(WorkloadApi),
-}
-
-impl Followed {
-    /// Files are looked at once: what is wrong with them keeps the proxy from being ready, not from starting, since they
-    /// may come later.
-    fn begun(source: IdentitySource) -> Followed {
-        match source {
-            IdentitySource::Files(files) => {
-                let mut follower = Follower::new(files);
-                follower.look(UnixTime::now());
-                Followed::Files(Box::new(follower))
-            }
-            IdentitySource::WorkloadApi(endpoint) => Followed::WorkloadApi(WorkloadApi::new(endpoint)),
-        }
-    }
-
-    fn identities(&self) -> Arc<Identities> {
-        match self {
-            Followed::Files(follower) => follower.identities(),
-            Followed::WorkloadApi(api) => api.identities(),
-        }
-    }
-
-    async fn run(self) {
-        match self {
-            Followed::Files(follower) => follower.run().await,
-            Followed::WorkloadApi(api) => api.run().await,
-        }
-    }
 }
 
 /// The peers file, looked at once; the same holds for it.
