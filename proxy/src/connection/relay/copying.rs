@@ -40,9 +40,6 @@ pub(super) struct Copying {
     pub(super) failure: Option<io::Error>,
 }
 
-/// How much was read, and what of it is still to be written.
-type Copied = (usize, Option<Vec<u8>>);
-
 impl Copying {
     /// A direction that begins with bytes held by earlier stages. `cheap`: reads of its source are no system calls.
     pub(super) fn holding(bytes: Vec<u8>, cheap: bool) -> Self {
