@@ -289,6 +289,11 @@ impl TrustStore {
         (self, kept)
     }
 
+    /// Whether nobody is believed.
+    pub fn is_empty(&self) -> bool {
+        self.bundles.is_empty()
+    }
+
     /// The bundle of a trust domain.
     pub fn bundle(&self, domain: &TrustDomain) -> Option<&TrustBundle> {
         self.bundles.get(domain).map(Arc::as_ref)

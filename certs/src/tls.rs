@@ -4,6 +4,7 @@
 mod mesh;
 mod origin;
 mod serve;
+mod terminate;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use rustls::{
 pub use mesh::{TrustCell, mesh_client, mesh_server, peer_id};
 pub use origin::{NotPinned, Origin, OriginError, Pin};
 pub use serve::{Credential, CredentialError, inspect, serve};
+pub use terminate::{Shown, terminate};
 
 /// The application protocol of the mesh. RFC 9113 section 3.2.
 pub const H2: &[u8] = b"h2";

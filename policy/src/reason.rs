@@ -125,6 +125,10 @@ reasons! {
 
     InspectionRefused, "inspection-refused", Application, "The client does not believe the certificate that inspection shows it.", "Let the client trust the workload's inspection authority, or exempt the host with `passthrough` if it pins its server's key.";
 
+    PeerHandshake, "peer-handshake", Upstream, "The TLS handshake with who connected failed: it speaks something else, or does not believe the certificate it was shown.", "Check the client's TLS, and whether it knows this trust domain.";
+    PeerCertificate, "peer-certificate", Upstream, "Who connected shows no certificate, or one that is not believed: of another trust domain, expired or revoked.", "Check the client's identity, and that its trust domain's roots are in `identity.bundle`.";
+    DestinationForeign, "destination-foreign", Upstream, "A stream of the mesh asks for an address that is none of this workload's.", "Check where the client's peers file says that the workload is.";
+    IdentityMissing, "identity-missing", Sidegate, "There is no certificate that may be shown: none is configured, or it has expired.", "Give the proxy an identity, or renew it; `/certs` and the log say what is wrong.";
     LimitInspection, "limit-inspection", Sidegate, "Too many different hosts were to be inspected within a second.", "Find what asks for so many hosts.";
     LimitRequests, "limit-requests", Policy, "The rule's limit of requests is reached.", "Ask less often, or raise `limits.requestsPerSecond` in the rule.";
     LimitConnections, "limit-connections", Sidegate, "The limit of concurrent connections is reached.", "Raise `limits.connections`, or find what opens them.";

@@ -143,7 +143,7 @@ impl Inspection {
             Ok(config) => config,
             Err(reason) => return Err(Refused { reason, detail: String::new() }),
         };
-        let client = Rewound { early: early.into(), socket };
+        let client = Rewound::new(early, socket);
         match tokio::time::timeout(patience, TlsAcceptor::from(config).accept(client)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(Refused { reason: Reason::InspectionRefused, detail: error.to_string() }),
@@ -186,6 +186,12 @@ pub(crate) struct Refused {
 pub(crate) struct Rewound {
     early: Bytes,
     socket: TcpStream,
+}
+
+impl Rewound {
+    pub(crate) fn new(early: Vec<u8>, socket: TcpStream) -> Self {
+        Rewound { early: early.into(), socket }
+    }
 }
 
 impl AsyncRead for Rewound {

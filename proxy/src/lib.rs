@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod origins;
 pub mod peers;
 pub mod policy_store;
+pub mod reception;
 pub mod redirect;
 pub mod server;
 pub mod settings;

@@ -39,6 +39,7 @@ use crate::{
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
+    reception::Reception,
     settings::Settings,
 };
 
@@ -50,6 +51,8 @@ pub struct Listeners {
     pub outbound: Vec<TcpListener>,
     /// Redirected inbound TCP (15006).
     pub inbound: Vec<TcpListener>,
+    /// Connections of the mesh (15008).
+    pub mesh: Vec<TcpListener>,
     /// DNS over UDP (15053).
     pub dns_udp: Vec<UdpSocket>,
     /// DNS over TCP (15053).
@@ -71,6 +74,8 @@ pub struct Gate {
     pub names: Names,
     /// Whom to believe about servers that the proxy itself speaks TLS to.
     pub origins: Origins,
+    /// How those who connect from outside are received; `None`: nobody listens for them.
+    pub reception: Option<Reception>,
     /// What opens the workload's TLS where a rule says so.
     pub inspection: Inspection,
     /// The workload's place in the mesh; `None`: it has no identity.
@@ -134,6 +139,7 @@ impl Running {
                 meters: Arc::clone(&meters),
                 limits: Arc::clone(&limits),
                 live: Arc::default(),
+                carriers: Arc::default(),
                 pool: Pool::new(),
                 mesh: crate::connection::mesh_of(&gate, &dial, &limits),
                 dial: Arc::clone(&dial),
@@ -186,6 +192,7 @@ impl Drop for Running {
 struct Share {
     outbound: Vec<TcpListener>,
     inbound: Vec<TcpListener>,
+    mesh: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
     dns_tcp: Vec<TcpListener>,
 }
@@ -196,6 +203,7 @@ fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Share>> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
     spread(listeners.outbound, &mut shares, |share| &mut share.outbound)?;
     spread(listeners.inbound, &mut shares, |share| &mut share.inbound)?;
+    spread(listeners.mesh, &mut shares, |share| &mut share.mesh)?;
     for (number, socket) in listeners.dns_udp.into_iter().enumerate() {
         shares[number % workers].dns_udp.push(socket);
     }
@@ -239,6 +247,7 @@ impl Share {
         Ok(Sockets {
             outbound: self.outbound.into_iter().map(listener).collect::<io::Result<_>>()?,
             inbound: self.inbound.into_iter().map(listener).collect::<io::Result<_>>()?,
+            mesh: self.mesh.into_iter().map(listener).collect::<io::Result<_>>()?,
             dns_udp: self.dns_udp.into_iter().map(datagrams).collect::<io::Result<_>>()?,
             dns_tcp: self.dns_tcp.into_iter().map(listener).collect::<io::Result<_>>()?,
         })
@@ -248,6 +257,7 @@ impl Share {
 struct Sockets {
     outbound: Vec<net::TcpListener>,
     inbound: Vec<net::TcpListener>,
+    mesh: Vec<net::TcpListener>,
     dns_udp: Vec<net::UdpSocket>,
     dns_tcp: Vec<net::TcpListener>,
 }
@@ -263,6 +273,10 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
     for listener in sockets.inbound {
         let worker = Arc::clone(&worker);
         accepting.spawn(async move { accept_all(&worker, listener, inbound::STORY).await });
+    }
+    for listener in sockets.mesh {
+        let worker = Arc::clone(&worker);
+        accepting.spawn(async move { accept_all(&worker, listener, inbound::streams::STORY).await });
     }
     for socket in sockets.dns_udp {
         serving.spawn(serve_udp(Arc::clone(&worker.gate), socket));
@@ -280,7 +294,14 @@ async fn serve(worker: Arc<Worker>, sockets: Sockets, mut stopped: watch::Receiv
     };
     accepting.shutdown().await;
     worker.live.drain();
-    if timeout_at(deadline, worker.live.empty()).await.is_err() {
+    if let Some(reception) = &worker.gate.reception {
+        reception.mesh.drain();
+    }
+    let ended = async {
+        worker.live.empty().await;
+        worker.carriers.empty().await;
+    };
+    if timeout_at(deadline, ended).await.is_err() {
         worker.live.close_all(CloseReason::Drained);
         let _ = timeout(LAST_MOMENT, worker.live.empty()).await;
     }

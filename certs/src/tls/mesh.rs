@@ -124,21 +124,29 @@ impl ResolvesClientCert for Presented {
 }
 
 /// An identity is shown until it expires, never after.
-fn usable(identity: &Identity, time: &dyn TimeProvider) -> Option<Arc<CertifiedKey>> {
+pub(super) fn usable(identity: &Identity, time: &dyn TimeProvider) -> Option<Arc<CertifiedKey>> {
     let now = time.current_time()?;
     (!identity.validity().expired(now)).then(|| Arc::clone(identity.certified()))
 }
 
 /// Believes those whom the trust of the moment vouches for; of a server also that it is the one expected.
-struct PeerVerifier {
+pub(super) struct PeerVerifier {
     trust: Arc<TrustCell>,
     expected: Option<SpiffeId>,
+    /// Clients may also prove nothing.
+    optional: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PeerVerifier {
     fn new(trust: Arc<TrustCell>, expected: Option<SpiffeId>) -> Self {
-        PeerVerifier { trust, expected, algorithms: provider().signature_verification_algorithms }
+        let algorithms = provider().signature_verification_algorithms;
+        PeerVerifier { trust, expected, optional: false, algorithms }
+    }
+
+    /// Of clients that need not prove who they are, and are believed if they do.
+    pub(super) fn optional(trust: Arc<TrustCell>) -> Self {
+        PeerVerifier { optional: true, ..PeerVerifier::new(trust, None) }
     }
 
     fn verify(
@@ -206,6 +214,14 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn offer_client_auth(&self) -> bool {
+        !(self.optional && self.trust.current().is_empty())
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // Workloads have one identity each: there is nothing to choose by.
         &[]

@@ -34,7 +34,7 @@ pub enum CredentialError {
 /// Any certificate chain with its key: an identity's, or one that an operator gave.
 #[derive(Clone)]
 pub struct Credential {
-    certified: Arc<CertifiedKey>,
+    pub(super) certified: Arc<CertifiedKey>,
     validity: Validity,
 }
 

@@ -182,6 +182,7 @@ fn serve(
     let access_log = AccessLog::start(sinks(args, &summary)?);
     release_standard_streams(args.access_log.as_deref())?;
     let gate = Arc::new(Gate {
+        reception: None,
         policies: PolicyStore::new(policies.set),
         resolver: Resolver::new(settings.resolvers.clone()),
         synthetic: SyntheticAddresses::default(),

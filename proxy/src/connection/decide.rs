@@ -52,6 +52,8 @@ pub struct Requested {
     pub upgrade: Option<Upgrade>,
     /// It carries the fields of an IMDSv2 session: see [`HttpFacts::session`].
     pub session: bool,
+    /// It has neither a query nor a body.
+    pub bare: bool,
 }
 
 impl Facts {
@@ -267,6 +269,10 @@ impl TlsVersion {
 
 fn judge(set: &PolicySet, facts: &Facts) -> Decision {
     let decision = set.decide(&facts.request(today()));
+    // A probe asks for nothing else.
+    if decision.reason == Reason::ProbeAllows && !facts.http.as_ref().is_some_and(|http| http.bare) {
+        return denied(decision, Reason::HttpNotAllowed);
+    }
     let demands = set.demands_of(&decision);
     let carried = decision.treatment.is_some_and(|treatment| carried_out(treatment, demands));
     if decision.verdict != Verdict::Denied && !carried {

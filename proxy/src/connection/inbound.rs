@@ -1,19 +1,26 @@
 //! The inbound story in order. It calls the stages as [`super::outbound`] does; what differs is who is judged: the client
 //! that connects, towards the workload's own address and port.
 
+mod inside;
+mod pump;
+pub(crate) mod streams;
+
 use std::sync::Arc;
 
-use sidegate_policy::{Arrival, Direction};
+use sidegate_policy::{Arrival, Direction, Reason};
 
+use self::inside::Inside;
 use super::{
     accept::{Accepted, Story, learn_destination},
-    decide::Facts,
+    decide::{Facts, TlsVersion},
+    explain::in_words,
     link::Link,
     live::Judgement,
     observe::{Classified, observe_inbound},
     outbound::{Established, admit, carry, refuse},
     words::Words,
 };
+use crate::{clock::today, inspection::Refused};
 
 /// What becomes of redirected connections towards the workload.
 pub(crate) const STORY: Story = Story { direction: Direction::Ingress, start };
@@ -37,9 +44,44 @@ async fn establish(mut link: Link) -> Option<Established> {
         Ok(original) => original,
         Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
     };
+    if link.worker.gate.reception.as_ref().is_some_and(|reception| reception.is_own(original.port())) {
+        return refuse(link, Judgement::refused(Reason::AddressOwnListener), Words::Reset).await;
+    }
     let classified = observe(Accepted { link, original }).await;
+    if ends_tls(&classified) {
+        terminate(classified).await;
+        return None;
+    }
     let judged = admit(classified).await?;
     carry(judged).await
+}
+
+fn ends_tls(classified: &Classified) -> bool {
+    let gate = &classified.link.worker.gate;
+    gate.reception.is_some() && gate.policies.current().terminates(&classified.facts.request(today()))
+}
+
+/// Ends the client's TLS; what is inside is looked at and judged then.
+async fn terminate(classified: Classified) {
+    let Classified { link, facts, early } = classified;
+    let Link { mut record, client, slot, worker } = link;
+    let gate = Arc::clone(&worker.gate);
+    let Some(reception) = &gate.reception else { return };
+    let offers = early.hello.as_ref().map(|(hello, _)| hello.alpn.clone()).unwrap_or_default();
+    match reception.accept(&offers, early.bytes, client, gate.settings.classify_timeout).await {
+        Ok((stream, peer)) => {
+            record.tls = Some(TlsVersion::Tls13);
+            let source = record.source();
+            let facts = Facts::inbound(source, facts.original, Arrival::Terminated, peer);
+            Inside { record, slot, worker }.serve(stream, facts).await;
+        }
+        Err(Refused { reason, detail }) => {
+            let explanation = Some(format!("{} ({detail})", in_words(reason)).into());
+            record.denied(Judgement { explanation, ..Judgement::refused(reason) });
+            drop(record);
+            drop(slot);
+        }
+    }
 }
 
 async fn observe(accepted: Accepted) -> Classified {

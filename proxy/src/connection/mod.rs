@@ -9,6 +9,7 @@ use crate::{limits::Limits, mesh::Mesh, metrics::Meters, server::Gate};
 
 pub(crate) mod accept;
 pub mod classify;
+pub(crate) mod client_address;
 pub mod connect;
 pub mod decide;
 mod dial;
@@ -38,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) meters: Arc<Meters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) live: Arc<live::Registry>,
+    /// Connections of the mesh, which end with their streams: neither idle nor judged by themselves.
+    pub(crate) carriers: Arc<live::Registry>,
     /// Connections to far ends that wait for another request.
     pub(crate) pool: crate::http::upstream::Pool,
     /// Streams to other workloads; `None`: this one has no identity.

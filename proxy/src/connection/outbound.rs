@@ -13,6 +13,7 @@ use sidegate_policy::{
 use super::{
     Worker,
     accept::{Accepted, Story, learn_destination},
+    client_address::introduce,
     connect::{ConnectError, Connected, connect_by},
     decide::{Facts, Permit, TlsVersion, decide},
     explain::in_words,
@@ -107,6 +108,8 @@ pub(super) async fn carry(judged: Judged) -> Option<Established> {
             Err(error) => return fail(link, &early, error).await,
         };
     worker.meters.connect.record(began.elapsed().as_secs_f64());
+    // An application that is gone already shows itself when bytes are moved.
+    let _ = introduce(&mut upstream, &permit).await;
     link.record.upstream = Some(address);
     link.record.entry.dialled(address);
     link.record.entry.catch_up(&worker.gate.policies);

@@ -223,7 +223,10 @@ impl Drop for Record {
             meters.requests(judgement.verdict, judgement.reason).increment(1);
         } else {
             meters.active.decrement(1);
-            meters.connections(judgement.verdict, judgement.reason).increment(1);
+            // Those of a connection that is told by its requests are counted.
+            if !matches!(&self.of, Of::Requests(requests) if requests.load(Relaxed) > 0) {
+                meters.connections(judgement.verdict, judgement.reason).increment(1);
+            }
             meters.closed(close).increment(1);
             meters.duration.record(lived.as_secs_f64());
         }

@@ -39,6 +39,7 @@ use crate::{
     metrics::Meters,
     origins::Origins,
     policy_store::PolicyStore,
+    reception::Reception,
     server::Gate,
     settings::Settings,
 };
@@ -113,6 +114,9 @@ pub(crate) struct World {
     pub(crate) worker: Arc<Worker>,
     pub(crate) net: Net,
     pub(crate) proxy: SocketAddr,
+    /// Where connections towards the workload are captured, and where those of the mesh come.
+    pub(crate) inbound: SocketAddr,
+    pub(crate) mesh: SocketAddr,
     pub(crate) questions: Arc<Mutex<Vec<String>>>,
     records: Records,
     wanted: Wanted,
@@ -201,6 +205,7 @@ pub(crate) fn gate(
         access_log: AccessLog::start(vec![Box::new(records.clone())]),
         original_dst: Arc::new(move |stream| wanted.of(stream)),
         origins: Origins::new(web().0.clone()),
+        reception: None,
         inspection: crate::inspection::Inspection::new(),
         membership: None,
         workload: Some("spiffe://example.org/ns/test/sa/app".into()),
@@ -249,6 +254,16 @@ impl World {
         Self::of(yaml, zone, settings, |gate| gate.membership = Some(membership)).await
     }
 
+    /// With those received who come from outside.
+    pub(crate) async fn with_reception(
+        yaml: &str,
+        zone: Zone,
+        settings: Settings,
+        reception: Reception,
+    ) -> World {
+        Self::of(yaml, zone, settings, |gate| gate.reception = Some(reception)).await
+    }
+
     async fn of(yaml: &str, zone: Zone, settings: Settings, change: impl FnOnce(&mut Gate)) -> World {
         let (resolver, questions, mut running) = resolver(zone).await;
         let (records, wanted) = (Records::default(), Wanted::default());
@@ -261,19 +276,25 @@ impl World {
             mesh: super::mesh_of(&gate, &net.dialler(), &limits),
             limits,
             live: Arc::default(),
+            carriers: Arc::default(),
             pool: crate::http::upstream::Pool::new(),
             dial: net.dialler(),
             gate,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
-        let proxy = listener.local_addr().unwrap();
-        let (accepting, watching) = (Arc::clone(&worker), Arc::clone(&worker));
-        running.spawn(async move { accept_all(&accepting, listener, super::outbound::STORY).await });
+        let mut listen = Vec::new();
+        for story in [super::outbound::STORY, super::inbound::STORY, super::inbound::streams::STORY] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
+            listen.push(listener.local_addr().unwrap());
+            let accepting = Arc::clone(&worker);
+            running.spawn(async move { accept_all(&accepting, listener, story).await });
+        }
+        let watching = Arc::clone(&worker);
         running.spawn(async move {
             watching.live.watch(&watching.gate.policies, watching.gate.settings.idle_timeout).await;
         });
-        World { worker, net, proxy, questions, records, wanted, _running: running }
+        let [proxy, inbound, mesh] = listen[..] else { unreachable!() };
+        World { worker, net, proxy, inbound, mesh, questions, records, wanted, _running: running }
     }
 
     /// A listener that the proxy reaches at `address`.
@@ -286,6 +307,11 @@ impl World {
     /// A connection captured on its way to `destination`.
     pub(crate) async fn client(&self, destination: &str) -> TcpStream {
         self.client_to(Some(destination.parse().unwrap())).await
+    }
+
+    /// A connection captured on its way to the workload's `destination`.
+    pub(crate) async fn visitor(&self, destination: &str) -> TcpStream {
+        self.wanted.connect(self.inbound, Some(destination.parse().unwrap())).await
     }
 
     pub(crate) async fn client_to(&self, destination: Option<SocketAddr>) -> TcpStream {

@@ -72,8 +72,17 @@ impl Asked {
             path: self.path.clone(),
             upgrade: self.upgrade,
             session: self.session,
+            bare: false,
         };
         let mut facts = Facts { http: Some(requested), flaw: None, unseen: false, ..connection.clone() };
+        // Towards the workload it is known by whatever name and port its clients use.
+        if connection.client.is_some() {
+            facts.host = match &self.host {
+                Host::Name(named) => Some((HostEvidence::HttpAuthority, named.clone())),
+                Host::Address(_) => None,
+            };
+            return Ok(facts);
+        }
         let port = connection.original.port();
         if self.port.is_some_and(|named| named != port) {
             return Err(Reason::HostMismatch);

@@ -4,27 +4,28 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use hyper::{
     Request, Response, Uri, Version,
-    body::Incoming,
-    header::{EXPECT, HOST, HeaderValue, RETRY_AFTER},
+    body::{Body, Incoming},
+    header::{EXPECT, FORWARDED, HOST, HeaderValue, RETRY_AFTER},
     http::{request, uri::Scheme},
     upgrade::OnUpgrade,
 };
 use sidegate_api::CloseReason;
-use sidegate_policy::Reason;
+use sidegate_policy::{Arrival, Reason};
 
 use super::{
     admit::{Refusal, admit, in_seconds},
     asked::Asked,
     body::{Progress, Reply, Sent},
     engine::Client,
-    fields::strip,
+    fields::{strip, strip_forwarded},
     reply::{Switch, broken_off, fail, pass_on, refuse, unread, words},
     upgrade,
     upstream::{Unanswered, Upstream, Wanted, upstream_for},
 };
 use crate::connection::{
+    client_address::forwarded,
     connect::ConnectError,
-    decide::{Permit, decide},
+    decide::{Permit, TlsVersion, decide},
     live::Judgement,
     record::Record,
 };
@@ -63,8 +64,13 @@ pub(super) async fn answer(client: Arc<Client>, request: Request<Incoming>) -> R
     let asked = Asked::read(&head);
     let facts = asked.as_ref().map_err(|reason| *reason).and_then(|asked| asked.facts(&client.facts));
     let (asked, facts) = match (asked, facts) {
-        // Who is at the destination may be known better than when the connection began.
-        (Ok(asked), Ok(facts)) => (asked, Arc::new(facts.expecting(&client.worker.gate.policies.peers()))),
+        (Ok(asked), Ok(mut facts)) => {
+            if let Some(http) = &mut facts.http {
+                http.bare = asked.target.query().is_none() && body.is_end_stream();
+            }
+            // Who is at the destination may be known better than when the connection began.
+            (asked, Arc::new(facts.expecting(&client.worker.gate.policies.peers())))
+        }
         (asked, Ok(_)) | (asked, Err(_)) => {
             let reason = facts_fault(&asked, &client);
             return unread(client, asked.ok(), &head.method, reason);
@@ -72,6 +78,7 @@ pub(super) async fn answer(client: Arc<Client>, request: Request<Incoming>) -> R
     };
     let mut record = Record::of_request(&client.worker, client.source, client.original, Arc::clone(&facts));
     record.requested(asked.method.as_str(), asked.path.as_str());
+    record.tls = (facts.arrival != Arrival::Plain).then_some(TlsVersion::Tls13);
     let mut exchange = Exchange { record, progress: Arc::default(), upstream: None, client };
     match admit(&mut exchange, facts) {
         Ok(permit) => forward(exchange, permit, asked, head, body).await,
@@ -112,12 +119,13 @@ async fn forward(
         sent.wait_for_continue();
     }
     let client = Arc::clone(&exchange.client);
-    let outgoing = Outgoing { asked, head, version: client.upstream_version() };
+    let forwarded = forwarded(&permit);
+    let outgoing = Outgoing { asked, head, version: client.upstream_version(), forwarded };
     let asking = ask(&client, permit, outgoing, sent);
     match live.until_closed(Box::pin(async { Some(asking.await) })).await {
         Some(Ok(Answered { upstream, answer, proof })) => {
             exchange.record.upstream = Some(upstream.address);
-            exchange.record.tls = upstream.tls;
+            exchange.record.tls = upstream.tls.or(exchange.record.tls);
             exchange.record.peer = upstream.peer().cloned();
             exchange.record.entry.dialled(upstream.address);
             exchange.record.entry.handshaken(exchange.record.tls);
@@ -146,6 +154,8 @@ struct Outgoing {
     asked: Asked,
     head: request::Parts,
     version: Version,
+    /// Who connected, where the application is to learn it.
+    forwarded: Option<String>,
 }
 
 /// The far end's answer, and how it came.
@@ -193,8 +203,12 @@ impl Outgoing {
     /// The request with a head of our own: nothing of the client's is passed on but what was read. Where it asks for an
     /// upgrade, also what the far end proves by that it agreed.
     fn rebuilt(self, http2: bool, scheme: Scheme, body: Sent) -> (Request<Sent>, Option<HeaderValue>) {
-        let Outgoing { asked, mut head, version: _ } = self;
+        let Outgoing { asked, mut head, version: _, forwarded } = self;
         strip(&mut head.headers);
+        if let Some(element) = forwarded.and_then(|element| HeaderValue::try_from(element).ok()) {
+            strip_forwarded(&mut head.headers);
+            head.headers.insert(FORWARDED, element);
+        }
         head.headers.remove(HOST);
         let proof = asked.upgrade.and_then(|_| upgrade::ask(&mut head.headers));
         let mut uri = Uri::builder();

@@ -40,6 +40,24 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// What tells of a client's address: RFC 7239, and what was there before it.
+const OF_THE_CLIENT: [&str; 7] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-real-ip",
+];
+
+/// Removes what a client says of its own address, where the proxy tells it.
+pub(crate) fn strip_forwarded(headers: &mut HeaderMap) {
+    for name in OF_THE_CLIENT {
+        headers.remove(name);
+    }
+}
+
 /// Removes what trailers may not carry: what frames, routes or authenticates. RFC 9110 section 6.5.1.
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     for name in OF_ONE_HOP.into_iter().chain([TRAILER]) {

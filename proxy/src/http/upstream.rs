@@ -19,6 +19,7 @@ use sidegate_certs::tls::H2;
 use sidegate_policy::{
     Generation, HostName, Reason, SpiffeId,
     decision::{Dial, TlsMode},
+    demands::ClientAddress,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,9 +28,10 @@ use tokio::{
 
 use super::body::Sent;
 use crate::{
-    addrs::UpstreamAddr,
+    addrs::{ClientAddr, UpstreamAddr},
     connection::{
         Worker,
+        client_address::introduce,
         connect::{ConnectError, Connected, connect_by},
         decide::{Permit, TlsVersion, judge_answer},
         mesh::{Joined, join},
@@ -64,6 +66,13 @@ struct Key {
     http2: bool,
     /// HTTP/1.1 whatever could be negotiated.
     upgradable: bool,
+    /// Whom a PROXY protocol header names on it.
+    client: Option<ClientAddr>,
+}
+
+/// Whether the far end says which HTTP it speaks.
+fn negotiates(tls: TlsMode) -> bool {
+    matches!(tls, TlsMode::Originate | TlsMode::Inspect)
 }
 
 /// What a request needs of its connection.
@@ -82,6 +91,7 @@ impl Key {
         let epoch = worker.mesh.as_ref().map_or(0, Mesh::epoch);
         let by_name = permit.treatment().dial == Dial::Name || facts.synthetic;
         let original = UpstreamAddr::new(facts.original.socket_addr());
+        let proxied = permit.demands().client_address == Some(ClientAddress::ProxyProtocol);
         Key {
             generation: permit.decision().generation,
             host: facts.host.as_ref().filter(|_| by_name).map(|(_, host)| host.clone()),
@@ -90,9 +100,9 @@ impl Key {
             tls: permit.treatment().tls,
             verified: trusted.map(|trusted| trusted.verification.clone()),
             peer: facts.peer.clone().filter(|_| over_mesh).map(|peer| (peer, epoch)),
-            http2: wanted == Wanted::As(Version::HTTP_2)
-                && matches!(permit.treatment().tls, TlsMode::None | TlsMode::Mesh),
+            http2: wanted == Wanted::As(Version::HTTP_2) && !negotiates(permit.treatment().tls),
             upgradable: wanted == Wanted::Upgradable,
+            client: proxied.then_some(facts.client).flatten(),
         }
     }
 }
@@ -273,7 +283,7 @@ async fn dial(
         return speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await;
     }
     let host = permit.facts().host.as_ref().map(|(_, host)| host.clone());
-    let Connected { permit, upstream: socket, address } =
+    let Connected { permit, upstream: mut socket, address } =
         connect_by(permit, &worker.gate, &*worker.dial, Some(&worker.limits)).await?;
     match (permit.treatment().tls, trusted) {
         (TlsMode::Originate | TlsMode::Inspect, Some(trusted)) => {
@@ -286,12 +296,20 @@ async fn dial(
             let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             speak(stream, http2, (key, address, Some(TlsVersion::Tls13))).await
         }
-        (TlsMode::None, None) => {
+        // The TLS of these has ended here, on the workload's side.
+        (TlsMode::Mesh | TlsMode::Terminate, _) if permit.facts().client.is_none() => Err(uncarried()),
+        (TlsMode::None | TlsMode::Mesh | TlsMode::Terminate, None) => {
+            // An application that is gone already shows itself when it is asked.
+            let _ = introduce(&mut socket, &permit).await;
             let http2 = key.http2;
             speak(socket, http2, (key, address, None)).await
         }
-        _ => Err(ConnectError::new(Reason::NotSupported, "requests are not carried so")),
+        _ => Err(uncarried()),
     }
+}
+
+fn uncarried() -> ConnectError {
+    ConnectError::new(Reason::NotSupported, "requests are not carried so")
 }
 
 async fn speak(

@@ -8,7 +8,7 @@ mod client;
 mod h2_settings;
 mod membership;
 mod pool;
-mod relay;
+pub(crate) mod relay;
 mod request;
 mod roster;
 mod server;
@@ -25,7 +25,7 @@ pub(crate) use membership::Vigil;
 pub(crate) use relay::Transfer;
 pub use relay::{Broken, Ended, relay};
 pub use roster::Roster;
-pub use server::{Asked, MeshServer, Refusal, ServeError, Tunnels};
+pub use server::{Admitted, Asked, MeshServer, Refusal, ServeError, Tunnels};
 pub use stream::MeshStream;
 
 /// The port on which workloads take streams of the mesh, as Istio's do.

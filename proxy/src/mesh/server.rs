@@ -15,13 +15,13 @@ use hyper::{
 };
 use rustls::time_provider::TimeProvider;
 use sidegate_certs::{
-    IdentityCell, Svid,
+    IdentityCell, Svid, UnixTime,
     bundle::Role,
     tls::{H2, SetupError, TrustCell, mesh_server},
 };
 use sidegate_policy::SpiffeId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader},
+    io::BufReader,
     net::TcpStream,
     sync::watch,
     time::{sleep, timeout},
@@ -32,7 +32,6 @@ use super::{
     alive::until_silent,
     buffered, h2_settings,
     pool::Load,
-    relay::{Broken, Ended, relay},
     request::destination,
     roster::{Arrival, Entry, Roster, Since},
     stream::{MeshStream, Side},
@@ -66,7 +65,7 @@ pub trait Tunnels: Send + Sync + 'static {
     /// What allows a stream.
     type Permit: Send;
     /// What it leads to.
-    type Upstream: AsyncRead + AsyncWrite + Send + Unpin;
+    type Upstream: Send;
 
     /// Whether the peer gets the stream it asks for. Cancelled when the peer takes its question back.
     fn judge(&self, asked: Asked) -> impl Future<Output = Result<Self::Permit, Refusal>> + Send;
@@ -74,8 +73,9 @@ pub trait Tunnels: Send + Sync + 'static {
     /// Reaches the application. Cancelled likewise.
     fn dial(&self, permit: Self::Permit) -> impl Future<Output = Result<Self::Upstream, Refusal>> + Send;
 
-    /// The stream has ended. If it was cut off, `upstream` has to be reset.
-    fn ended(&self, upstream: Self::Upstream, ended: Ended);
+    /// Carries the stream to its end. If it is cut off, `upstream` has to be reset. Not called where the peer was gone
+    /// before it was told.
+    fn carry(&self, upstream: Self::Upstream, stream: MeshStream) -> impl Future<Output = ()> + Send;
 }
 
 /// Why a connection ended otherwise than in order.
@@ -99,6 +99,36 @@ pub enum ServeError {
     /// HTTP/2 was broken, or the connection was.
     #[error("connection lost: {0}")]
     Lost(#[from] h2::Error),
+}
+
+/// A peer that has proven who it is.
+pub struct Admitted {
+    connection: Connection,
+    id: SpiffeId,
+    /// When its certificate ends.
+    expiry: UnixTime,
+    entry: Entry,
+}
+
+impl Admitted {
+    /// Serves its streams until the connection ends. Streams go on by themselves, and end with it.
+    ///
+    /// # Errors
+    /// The peer had to go, or the connection broke.
+    pub async fn serve<T: Tunnels>(
+        self,
+        server: &MeshServer,
+        source: ClientAddr,
+        tunnels: Arc<T>,
+    ) -> Result<(), ServeError> {
+        server.serve_admitted(self, source, tunnels).await
+    }
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admitted").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// Takes connections of the mesh.
@@ -145,14 +175,39 @@ impl MeshServer {
         source: ClientAddr,
         tunnels: Arc<T>,
     ) -> Result<(), ServeError> {
+        self.admit(socket).await?.serve(self, source, tunnels).await
+    }
+
+    /// Whether there is an identity to show.
+    pub fn has_identity(&self) -> bool {
+        let now = self.time.current_time();
+        let holds = |validity: sidegate_certs::Validity| now.is_some_and(|now| !validity.expired(now));
+        self.identity.current().is_some_and(|current| holds(current.identity.validity()))
+    }
+
+    /// The handshake: who is there.
+    ///
+    /// # Errors
+    /// Nobody we believe, or somebody who had to go meanwhile.
+    pub async fn admit(&self, socket: TcpStream) -> Result<Admitted, ServeError> {
         let since = self.roster.now();
         let shaken = timeout(self.patience, self.shake_hands(socket)).await;
         let (connection, svid) = shaken.unwrap_or(Err(ServeError::HandshakeTimedOut))?;
-        let load = Arc::new(Load::default());
-        let peer = Peer { id: svid.id().clone(), source, load, tunnels };
         let expiry = svid.validity().not_after;
+        let entry = self.enter(svid.clone(), since)?;
+        Ok(Admitted { connection, id: svid.id().clone(), expiry, entry })
+    }
+
+    async fn serve_admitted<T: Tunnels>(
+        &self,
+        admitted: Admitted,
+        source: ClientAddr,
+        tunnels: Arc<T>,
+    ) -> Result<(), ServeError> {
+        let Admitted { connection, id, expiry, entry } = admitted;
+        let load = Arc::new(Load::default());
+        let peer = Peer { id, source, load, tunnels };
         let left = self.time.current_time().map(|now| expiry.as_secs().saturating_sub(now.as_secs()));
-        let entry = self.enter(svid, since)?;
         peer.serve(connection, entry, self.leaving(Duration::from_secs(left.unwrap_or(0)))).await
     }
 
@@ -269,15 +324,10 @@ impl<T: Tunnels> Peer<T> {
         }
     }
 
-    async fn carry(&self, recv: RecvStream, mut respond: SendResponse<Bytes>, mut upstream: T::Upstream) {
-        let ended = match respond.send_response(Response::new(()), false) {
-            Ok(send) => {
-                let mut stream = MeshStream::new(send, recv, Side::Server(Arc::clone(&self.load)));
-                relay(&mut stream, &mut upstream).await
-            }
-            Err(error) => Ended { broken: Some(Broken::Mesh(io::Error::other(error))), ..Ended::default() },
-        };
-        self.tunnels.ended(upstream, ended);
+    async fn carry(&self, recv: RecvStream, mut respond: SendResponse<Bytes>, upstream: T::Upstream) {
+        let Ok(send) = respond.send_response(Response::new(()), false) else { return };
+        let stream = MeshStream::new(send, recv, Side::Server(Arc::clone(&self.load)));
+        self.tunnels.carry(upstream, stream).await;
     }
 }
 

@@ -3,6 +3,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::netlink::{
@@ -48,6 +50,25 @@ pub fn outward() -> io::Result<Vec<String>> {
     })?;
     names.sort_unstable();
     Ok(names)
+}
+
+/// How long a list of addresses is good for who asks with every stream.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// As [`local_addresses`], for who asks often: asked of the kernel at most once a second.
+pub fn remembered_addresses() -> Arc<dyn Fn() -> io::Result<Vec<IpAddr>> + Send + Sync> {
+    let known: Mutex<Option<(Instant, Vec<IpAddr>)>> = Mutex::new(None);
+    Arc::new(move || {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((since, found)) if since.elapsed() < REMEMBERED => Ok(found.clone()),
+            _ => {
+                let found = local_addresses()?;
+                *known = Some((Instant::now(), found.clone()));
+                Ok(found)
+            }
+        }
+    })
 }
 
 /// Every address of this network namespace's devices, those of `lo` among them. Needs no privilege.

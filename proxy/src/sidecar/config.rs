@@ -21,6 +21,7 @@ pub use self::inbound::Inbound;
 use crate::{
     dns::ResolvConf,
     identity::IdentitySource,
+    mesh::MESH_PORT,
     redirect::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID},
     settings::Settings,
 };
@@ -80,6 +81,8 @@ pub struct Listen {
     pub outbound: u16,
     /// Redirected TCP towards the workload, on every address.
     pub inbound: u16,
+    /// Connections of the mesh, on every address.
+    pub mesh: u16,
     /// DNS over UDP and TCP, on 127.0.0.1 and ::1.
     pub dns: u16,
     /// `/ready`.
@@ -277,7 +280,7 @@ fn peers(root: &Section<'_, '_, '_>, folder: &Path) -> Option<PathBuf> {
 }
 
 fn listen(root: &Section<'_, '_, '_>) -> Listen {
-    let section = root.section("listen", &["outbound", "inbound", "dns", "ready", "metrics"]);
+    let section = root.section("listen", &["outbound", "inbound", "mesh", "dns", "ready", "metrics"]);
     let port = |name| section.as_ref()?.number(name, 0..=65_535).and_then(|port| u16::try_from(port).ok());
     let fix = "write an address with a port, such as \"[::]:15021\" or \"127.0.0.1:15021\"";
     let address = |name| section.as_ref()?.parsed(name, fix, |text| text.parse().ok());
@@ -285,6 +288,7 @@ fn listen(root: &Section<'_, '_, '_>) -> Listen {
     Listen {
         outbound: port("outbound").unwrap_or(OUTBOUND_PORT),
         inbound: port("inbound").unwrap_or(INBOUND_PORT),
+        mesh: port("mesh").unwrap_or(MESH_PORT),
         dns: port("dns").unwrap_or(DNS_PORT),
         ready: address("ready").unwrap_or(any(15021)),
         metrics: address("metrics").unwrap_or(any(15020)),

@@ -1,7 +1,54 @@
-//! Rules that are read and checked, and that nothing enforces: all of them where inbound connections are not captured, and
-//! those for datagrams, which never are.
+//! What is done with connections towards the workload: who receives them, and which rules bind nobody: all of them where
+//! nothing is captured, and those for datagrams, which never are.
 
-use super::status::DocumentSummary;
+use std::{io, sync::Arc};
+
+use sidegate_certs::tls::Shown;
+
+use super::{
+    StartError,
+    config::{Config, Listen},
+    status::DocumentSummary,
+    system,
+};
+use crate::{
+    mesh::Membership,
+    reception::{Reception, ReceptionSetup},
+    redirect::links,
+};
+
+/// How those who connect from outside are received, where they are captured.
+pub(super) fn reception(
+    config: &Config,
+    membership: Option<&Membership>,
+) -> Result<Option<Reception>, StartError> {
+    if !config.inbound.capture {
+        return Ok(None);
+    }
+    let (identity, trust, roster) = match membership {
+        Some(Membership { identities, roster, time: _ }) => {
+            (Arc::clone(&identities.identity), Arc::clone(&identities.trust), Arc::clone(roster))
+        }
+        None => Default::default(),
+    };
+    let setup = ReceptionSetup {
+        shown: Shown::Identity(Arc::clone(&identity)),
+        identity,
+        trust,
+        roster,
+        local: links::remembered_addresses(),
+        own_ports: own_ports(&config.listen).to_vec(),
+        patience: config.settings.classify_timeout,
+    };
+    let made = Reception::new(setup).map_err(|error| io::Error::other(error.to_string()));
+    made.map(Some).map_err(system("TLS towards clients"))
+}
+
+/// Every port of the proxy itself.
+pub(super) fn own_ports(listen: &Listen) -> [u16; 6] {
+    let (ready, metrics) = (listen.ready.port(), listen.metrics.port());
+    [listen.outbound, listen.inbound, listen.mesh, listen.dns, ready, metrics]
+}
 
 /// Ingress rules of the policies that apply and are not enforced.
 pub const UNENFORCED: &str = "sidegate_ingress_rules_not_enforced";

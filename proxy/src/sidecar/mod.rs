@@ -138,7 +138,8 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         origins = origins.with_identity(Arc::clone(&follower.identities().identity));
     }
     let membership = follower.as_ref().map(|follower| Membership::new(follower.identities()));
-    let gate = Arc::new(open_gate(&config, first.set, origins, membership)?);
+    let reception = inbound::reception(&config, membership.as_ref())?;
+    let gate = Arc::new(Gate { reception, ..open_gate(&config, first.set, origins, membership)? });
     kernel.record_refusals(&gate);
     let peers = config.peers.clone().map(|path| followed_peers(path, &gate));
     let identities = follower.as_ref().map(Followed::identities);
@@ -215,6 +216,7 @@ impl Doors {
         let each = config.settings.workers;
         let outbound = Purpose { what: "outbound listener", field: "listen.outbound" };
         let inbound = Purpose { what: "inbound listener", field: "listen.inbound" };
+        let mesh = Purpose { what: "listener of the mesh", field: "listen.mesh" };
         let dns = Purpose { what: "DNS listener", field: "listen.dns" };
         let ready = Purpose { what: "readiness listener", field: "listen.ready" };
         let metrics = Purpose { what: "metrics listener", field: "listen.metrics" };
@@ -223,6 +225,7 @@ impl Doors {
         (listeners.outbound, listen.outbound) = listen::loopback_tcp(outbound, listen.outbound, each)?;
         if config.inbound.capture {
             (listeners.inbound, listen.inbound) = listen::every_tcp(inbound, listen.inbound, each)?;
+            (listeners.mesh, listen.mesh) = listen::every_tcp(mesh, listen.mesh, each)?;
         }
         (listeners.dns_udp, listeners.dns_tcp, listen.dns) = listen::loopback_both(dns, listen.dns, each)?;
         let ready = listen::tcp(ready, listen.ready)?;
@@ -259,8 +262,7 @@ fn load(config: &Config) -> Result<(First, Contents, CompileOptions), StartError
 fn own_listeners(config: &Config) -> Vec<SocketAddr> {
     let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
     let listen = &config.listen;
-    let ports = [listen.outbound, listen.inbound, listen.dns, listen.ready.port(), listen.metrics.port()];
-    ports.into_iter().map(any).collect()
+    inbound::own_ports(listen).into_iter().map(any).collect()
 }
 
 /// Takes resolvers and search domains from the system where the configuration names none.
@@ -308,6 +310,7 @@ fn open_gate(
         access_log: AccessLog::start(vec![sink]),
         settings,
         original_dst: Arc::new(original_dst),
+        reception: None,
         origins,
         inspection,
         membership,
@@ -417,6 +420,7 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         audits,
         outbound = config.listen.outbound,
         inbound = config.inbound.capture.then_some(config.listen.inbound),
+        mesh = config.inbound.capture.then_some(config.listen.mesh),
         dns = config.listen.dns,
         ready = %config.listen.ready,
         metrics = %config.listen.metrics,

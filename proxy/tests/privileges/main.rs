@@ -225,7 +225,10 @@ fn by_default(rules: &str) -> Place {
     let config = fs::read_to_string(place.path("proxy.yaml")).unwrap();
     place.write(
         "proxy.yaml",
-        &config.replace("outbound: 0, inbound: 0, dns: 0", "outbound: 15001, inbound: 15006, dns: 15053"),
+        &config.replace(
+            "outbound: 0, inbound: 0, dns: 0",
+            "outbound: 15001, inbound: 15006, mesh: 15008, dns: 15053",
+        ),
     );
     place
 }

@@ -43,7 +43,7 @@ pub(super) fn config(policies: &str) -> String {
         "apiVersion: sidegate.dev/v1
 kind: ProxyConfig
 policies: [ {policies} ]
-listen: {{ outbound: 0, inbound: 0, dns: 0, ready: \"127.0.0.1:0\", metrics: \"127.0.0.1:0\" }}
+listen: {{ outbound: 0, inbound: 0, mesh: 0, dns: 0, ready: \"127.0.0.1:0\", metrics: \"127.0.0.1:0\" }}
 admin: {{ socket: admin.sock }}
 state: state
 redirect: {{ rules: none }}

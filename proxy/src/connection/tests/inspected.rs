@@ -142,6 +142,7 @@ fn what_was_opened_never_goes_on_as_it_is() {
     let opened = |yaml: &str, http: bool| {
         let requested = Requested {
             upgrade: None,
+            bare: true,
             session: false,
             method: "GET".into(),
             path: CanonicalPath::parse("/v2/a").unwrap(),

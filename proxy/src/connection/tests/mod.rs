@@ -14,6 +14,7 @@ mod endings;
 mod floods;
 mod hidden;
 mod http;
+mod inbound;
 mod inspected;
 mod limits;
 mod mesh;

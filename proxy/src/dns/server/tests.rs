@@ -125,6 +125,7 @@ impl World {
         let upstream = Upstream::start(respond).await;
         let records = Records::default();
         let gate = Arc::new(Gate {
+            reception: None,
             policies: PolicyStore::new(set),
             resolver: Resolver::new(vec![upstream.addr]),
             synthetic: SyntheticAddresses::default(),

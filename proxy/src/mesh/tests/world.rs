@@ -25,7 +25,7 @@ use crate::{
     connection::connect::dial,
     mesh::{
         Asked, Ended, Mesh, MeshServer, MeshSetup, MeshStream, OpenError, Refusal, Roster, ServeError,
-        Tunnels,
+        Tunnels, relay,
     },
 };
 
@@ -138,7 +138,8 @@ impl Tunnels for Behind {
         dial(UpstreamAddr::new(self.app)).await.map_err(|_| Refusal::Unavailable)
     }
 
-    fn ended(&self, upstream: TcpStream, ended: Ended) {
+    async fn carry(&self, mut upstream: TcpStream, mut stream: MeshStream) {
+        let ended = relay(&mut stream, &mut upstream).await;
         if ended.broken.is_some() {
             upstream.set_zero_linger().unwrap();
         }
