@@ -161,9 +161,9 @@ fn an_answer_on_ingress_says_that_nothing_enforces_it() {
     let arguments = "--direction ingress --ip 10.0.0.1 --port 8080";
     let (explanation, _) = explained(POLICY, arguments);
     let notes = explanation["notes"].to_string();
-    assert!(notes.contains("not enforced by this build"), "{notes}");
+    assert!(notes.contains("ingress rules bind where a sidecar captures"), "{notes}");
     let shown = policy("explain", &format!("- {arguments}"), POLICY);
-    assert!(shown.stdout.contains("not enforced by this build"));
+    assert!(shown.stdout.contains("ingress rules bind where a sidecar captures"));
     let (explanation, _) = explained(POLICY, "--host api.example.com --port 443");
     assert!(!explanation["notes"].to_string().contains("enforced"), "egress is");
 }

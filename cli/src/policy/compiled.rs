@@ -52,13 +52,9 @@ pub(super) fn options(workload: Option<SpiffeId>) -> CompileOptions {
     CompileOptions { workload, ..CompileOptions::default() }
 }
 
-/// Which treatments this build does not refuse. Inbound connections are not captured, so it refuses none of them: that
-/// is told by a note, and no verdict pretends to protect.
-pub(super) fn built(direction: Direction) -> fn(Treatment, &Demands) -> bool {
-    match direction {
-        Direction::Egress => carried_out,
-        Direction::Ingress => |_, _| true,
-    }
+/// Which treatments this build does not refuse, either way.
+pub(super) fn built(_: Direction) -> fn(Treatment, &Demands) -> bool {
+    carried_out
 }
 
 /// What valid documents do not do, today and in this build.

@@ -15,8 +15,8 @@ use super::{Action, Destination, Document, Protocol, Rule, Spanned, judges_reque
 pub(crate) const PLACEHOLDER: &str = "say why this needs no TLS 1.3";
 
 /// Said of every answer on inbound connections.
-pub const INGRESS_UNENFORCED: &str = "ingress rules are parsed, compiled and explained, but not enforced by this \
-     build: inbound connections are not captured yet";
+pub const INGRESS_UNENFORCED: &str = "ingress rules bind where a sidecar captures inbound connections, as it does unless \
+     `inbound.capture` is turned off; `sidegate run` captures none, and nobody captures datagrams";
 
 /// Notes on one document, in the order of its rules. `code`: `not-supported`, `ingress-unenforced`, `never-matches`,
 /// `in-audit`, `audit-is-over`, `every-address` or `placeholder`.
@@ -43,7 +43,7 @@ pub fn notes(
     }
     let probes = (!document.probes.is_empty()).then_some(&document.name);
     if let Some(name) = document.ingress.first().map(|rule| &rule.name).or(probes) {
-        let fix = "guard the port by other means until then, such as a security group";
+        let fix = "elsewhere guard the port by other means, such as a security group";
         notes.add("ingress-unenforced", name, INGRESS_UNENFORCED.to_owned(), fix);
     }
     notes.found

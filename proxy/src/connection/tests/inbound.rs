@@ -216,7 +216,7 @@ async fn open(world: &World, domain: &Domain, path: &str, to: &str) -> Result<Me
         time: system_time(),
         roster: Arc::new(Roster::new()),
         dial: Arc::new(dial),
-        limits: Arc::clone(&world.worker.limits),
+        limits: None,
         patience: PATIENCE,
     };
     let mesh = Mesh::new(setup);
