@@ -119,6 +119,10 @@ impl<'a> Line<'a> {
         self.grants().flat_map(Grant::openings)
     }
 
+    fn ends_tls(&self) -> bool {
+        self.tls == TlsMode::Terminate && self.direction == Direction::Ingress
+    }
+
     pub(super) fn is_meshed(&self) -> bool {
         self.tls == TlsMode::Mesh
     }
@@ -243,7 +247,7 @@ impl<'a> Line<'a> {
             matches!(request.host, Some((HostEvidence::Sni | HostEvidence::HttpAuthority, _))) && by_name;
         match self.protocol {
             // The TLS is the proxy's own: anything may be inside.
-            Protocol::Tls if self.tls == TlsMode::Terminate => request.observed != Observed::Udp,
+            Protocol::Tls if self.ends_tls() => request.observed != Observed::Udp,
             Protocol::Tls => matches!(request.observed, Observed::Tls { .. }),
             Protocol::Http => request.observed == Observed::Http,
             Protocol::Tcp => request.observed != Observed::Udp && !claimed,
@@ -257,7 +261,7 @@ impl<'a> Line<'a> {
             let proven = request.peer.is_some() && request.arrival == Arrival::Mesh;
             return (!proven).then_some(Reason::MeshRequired);
         }
-        if self.tls == TlsMode::Terminate && request.arrival == Arrival::Plain {
+        if self.ends_tls() && request.arrival == Arrival::Plain {
             return Some(Reason::TlsRequired);
         }
         let reads_hello = matches!(self.tls, TlsMode::Passthrough { .. } | TlsMode::Inspect);

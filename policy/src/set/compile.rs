@@ -121,7 +121,7 @@ impl<'a> Compiler<'a> {
             action: rule.action,
             ends,
             ports: ports::normalized(&rule.ports),
-            protocol: inside(rule),
+            protocol: inside(direction, rule),
             tls: rule.tls,
             demands: (!rule.demands.is_empty()).then(|| Arc::new(rule.demands.clone())),
             http: rule.http.as_slice().into(),
@@ -219,10 +219,10 @@ impl<'a> Compiler<'a> {
 }
 
 /// What a rule's connections speak where they are judged: inside TLS that the proxy ends there may be anything.
-fn inside<T>(rule: &Rule<T>) -> Protocol {
-    match (rule.action, rule.tls, rule.protocol) {
-        (Action::Allow, TlsMode::Terminate, Protocol::Tls) => Protocol::Tcp,
-        (_, _, protocol) => protocol,
+fn inside<T>(direction: Direction, rule: &Rule<T>) -> Protocol {
+    match (direction, rule.action, rule.tls, rule.protocol) {
+        (Direction::Ingress, Action::Allow, TlsMode::Terminate, Protocol::Tls) => Protocol::Tcp,
+        (.., protocol) => protocol,
     }
 }
 

@@ -130,7 +130,11 @@ impl CompiledRule {
                 let proven = request.arrival == Arrival::Mesh && request.peer.is_some();
                 return if proven { Ok(()) } else { Err(Reason::MeshRequired) };
             }
-            TlsMode::Terminate if request.arrival == Arrival::Plain => return Err(Reason::TlsRequired),
+            TlsMode::Terminate
+                if request.direction == Direction::Ingress && request.arrival == Arrival::Plain =>
+            {
+                return Err(Reason::TlsRequired);
+            }
             TlsMode::Originate | TlsMode::Mesh | TlsMode::Terminate | TlsMode::None => (false, false),
         };
         match request.observed {

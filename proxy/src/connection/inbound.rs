@@ -49,7 +49,7 @@ async fn establish(mut link: Link) -> Option<Established> {
     }
     let classified = observe(Accepted { link, original }).await;
     if ends_tls(&classified) {
-        terminate(classified).await;
+        Box::pin(terminate(classified)).await;
         return None;
     }
     let judged = admit(classified).await?;
