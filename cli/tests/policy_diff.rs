@@ -57,7 +57,7 @@ fn a_change_of_carriage_says_what_changes_and_nothing_else() {
 }
 
 #[test]
-fn what_this_build_does_not_carry_out_is_noted() {
+fn demands_are_told_and_rules_that_bind_in_sidecars_alone_are_noted() {
     let inspected = WEB.replace("ports: [ 443 ]", "ports: [ 443 ], tls: { mode: inspect, roots: partner }");
     let answered = diff(WEB, &inspected, "");
     assert!(
@@ -67,6 +67,10 @@ fn what_this_build_does_not_carry_out_is_noted() {
         "{}",
         answered.stdout
     );
-    assert!(answered.stdout.contains("note: <stdin>:6:"), "{}", answered.stdout);
-    assert_eq!(diff(WEB, &inspected, "--json").json()["notes"][0]["code"], "not-supported");
+    assert!(!answered.stdout.contains("note: "), "{}", answered.stdout);
+    let inbound = "  ingress:\n    - { name: in, from: [ { cidrs: [ 10.0.0.0/8 ] } ], ports: [ 443 ] }\n";
+    let entered = WEB.to_owned() + inbound;
+    let answered = diff(WEB, &entered, "");
+    assert!(answered.stdout.contains("note: <stdin>:"), "{}", answered.stdout);
+    assert_eq!(diff(WEB, &entered, "--json").json()["notes"][0]["code"], "ingress-unenforced");
 }

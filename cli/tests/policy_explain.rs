@@ -38,21 +38,19 @@ fn explained(text: &str, arguments: &str) -> (Value, Answered) {
 }
 
 #[test]
-fn what_this_build_refuses_is_denied_with_its_rule() {
+fn what_this_build_carries_out_is_allowed_with_its_rule() {
     for (arguments, rule) in [
         ("--host seen.example.com --port 443", "inspected"),
         ("--host seen.example.com --port 443 --protocol tls", "inspected"),
         ("--host old.example.com --port 80 --protocol tcp", "sealed"),
         ("--to spiffe://t/orders --port 80", "orders"),
+        ("--direction ingress --ip 10.0.0.1 --port 8080", "in"),
     ] {
         let (explanation, answered) = explained(POLICY, arguments);
-        assert_eq!(answered.status, 1, "{arguments}");
-        assert_eq!(explanation["verdict"], "denied", "{arguments}");
-        assert_eq!(explanation["reason"], "not-supported", "{arguments}");
+        assert_eq!(answered.status, 0, "{arguments}");
+        assert_eq!(explanation["verdict"], "allowed", "{arguments}");
         assert_eq!(explanation["rule"]["name"], rule, "{arguments}");
-        assert_eq!(explanation["treatment"], Value::Null, "{arguments}");
-        let last = explanation["steps"].as_array().unwrap().last().unwrap();
-        assert_eq!(last["check"], "this-build", "{arguments}");
+        assert_ne!(explanation["treatment"], Value::Null, "{arguments}");
     }
     let (explanation, answered) = explained(POLICY, "--host api.example.com --port 443");
     assert_eq!((answered.status, &explanation["verdict"]), (0, &Value::from("allowed")));
@@ -61,10 +59,10 @@ fn what_this_build_refuses_is_denied_with_its_rule() {
 #[test]
 fn cases_are_judged_as_this_build_carries_them_out() {
     let cases = tempfile::NamedTempFile::new().unwrap();
-    let text = "- { host: seen.example.com, port: 443, expect: denied, reason: not-supported, rule: p/inspected }\n\
+    let text = "- { host: seen.example.com, port: 443, expect: allowed, reason: rule-allows, rule: p/inspected }\n\
                 - { host: api.example.com, port: 443, expect: allowed }\n\
                 - { host: db.internal.example, port: 5432, protocol: tcp, expect: allowed }\n\
-                - { host: seen.example.com, port: 443, expect: allowed }\n";
+                - { host: seen.example.com, port: 443, expect: denied }\n";
     std::fs::write(cases.path(), text).unwrap();
     let answered = policy("test", &format!("- --json --cases {}", cases.path().display()), POLICY);
     let answer: Value = answered.json();
@@ -73,7 +71,7 @@ fn cases_are_judged_as_this_build_carries_them_out() {
         (1, &3.into(), &1.into()),
         "{answer}"
     );
-    assert_eq!(answer["cases"][3]["difference"], "expected allowed, is denied (not-supported)");
+    assert_eq!(answer["cases"][3]["difference"], "expected denied, is allowed (rule-allows)");
 }
 
 #[test]
