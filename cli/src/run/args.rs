@@ -50,6 +50,16 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "LABEL=FILE", value_parser = parse_roots)]
     pub(crate) roots: Vec<(String, PathBuf)>,
 
+    /// Be a workload of the mesh: a folder with `tls.crt`, `tls.key` and `ca.crt`, and `revoked.crl` where there is one.
+    ///
+    /// The files are followed as somebody renews them. The command runs as the same user and can read them.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// The file that says where other workloads are, for rules with `workloads`.
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    pub(crate) peers: Option<PathBuf>,
+
     /// Keep a Unix socket reachable, such as "$SSH_AUTH_SOCK". All that exist at the start are closed otherwise.
     #[arg(long, value_name = "PATH")]
     pub(crate) allow_socket: Vec<PathBuf>,
@@ -138,6 +148,7 @@ Examples:
   sidegate run --policy ci.yaml --explain -- make test
   sidegate run --mode audit -- ./build.sh             let it pass; the summary is a policy for what was seen
   sidegate run --access-log access.jsonl -- bash      a shell behind the gate
+  sidegate run --identity ./me --peers peers.yaml -- ./client    plaintext to other workloads, mutual TLS outside
 
 Exit status: the command's own (128+N when signal N killed it); 126 when the command can't be executed, 127 when it
 is not found. Before the command starts: 1 for an invalid policy, 2 for wrong usage or a policy that can't be

@@ -11,6 +11,7 @@ mod explain;
 mod init;
 mod inside;
 mod log_file;
+mod member;
 mod mounts;
 mod network;
 mod outside;
@@ -50,6 +51,7 @@ use channel::{FromOutside, Step};
 pub(crate) use explain::wants_colour;
 use inside::Plan;
 use log_file::LogFile;
+use member::Member;
 use outside::{Prepared, Unprepared};
 use policy_files::{Policies, Refused};
 use suggestion::Known;
@@ -72,8 +74,15 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
         eprintln!("sidegate: {fault}");
         return ExitCode::from(USAGE);
     }
-    let status = match policy_files::load(&args.policies, args.mode) {
-        Ok(policies) => gate(args, policies),
+    let member = match Member::load(args.identity.as_deref(), args.peers.as_deref()) {
+        Ok(member) => member,
+        Err(fault) => {
+            eprintln!("sidegate: {fault}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let status = match policy_files::load(&args.policies, args.mode, member.as_ref()) {
+        Ok(policies) => gate(args, policies, member),
         Err(refused) => {
             report_refused(&refused);
             if refused.unreadable.is_empty() { INVALID } else { USAGE }
@@ -83,7 +92,7 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 }
 
 /// The whole story, outside.
-fn gate(args: RunArgs, policies: Policies) -> u8 {
+fn gate(args: RunArgs, policies: Policies, member: Option<Member>) -> u8 {
     if policies.absent && !args.quiet {
         let effect = match args.mode {
             Some(Mode::Audit) => "everything passes, recorded as would-deny",
@@ -92,6 +101,10 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
         eprintln!("sidegate: no policy file (--policy FILE, or ./{}): {effect}", policy_files::DEFAULT_FILE);
     }
     let origins = Origins::of_system().with_roots(&RootsFollower::begun(&args.labelled()));
+    let origins = match &member {
+        Some(member) => origins.with_identity(member.identity()),
+        None => origins,
+    };
     if !args.quiet {
         origins.wanting(&policies.set).iter().for_each(|line| eprintln!("sidegate: warning: {line}"));
         policies.audits.iter().for_each(|audits| eprintln!("sidegate: {audits}"));
@@ -127,7 +140,7 @@ fn gate(args: RunArgs, policies: Policies) -> u8 {
             return UNAVAILABLE;
         }
     };
-    let status = serve(&args, policies, settings, (prepared, origins, inspection))
+    let status = serve(&args, policies, settings, Carried { prepared, origins, inspection, member })
         .unwrap_or_else(|error| unavailable(&error.to_string()));
     if let Some(harm) = log.and_then(|log| log.harm()) {
         eprintln!("sidegate: {harm}");
@@ -164,13 +177,17 @@ fn prepare(
     }
 }
 
+/// What a run is served with.
+struct Carried {
+    prepared: Prepared,
+    origins: Origins,
+    inspection: Inspection,
+    member: Option<Member>,
+}
+
 /// From the first thread to the last record.
-fn serve(
-    args: &RunArgs,
-    policies: Policies,
-    settings: Settings,
-    (prepared, origins, inspection): (Prepared, Origins, Inspection),
-) -> io::Result<u8> {
+fn serve(args: &RunArgs, policies: Policies, settings: Settings, carried: Carried) -> io::Result<u8> {
+    let Carried { prepared, origins, inspection, member } = carried;
     waiter::leave_group()?;
     // Threads inherit the blocked signals, so that only this one reads them.
     let signals = supervise::signal_source()?;
@@ -190,13 +207,16 @@ fn serve(
         access_log: access_log.clone(),
         settings,
         original_dst: Arc::new(redirect::original_dst),
-        workload: None,
+        workload: member.as_ref().map(|member| member.id().as_str().to_owned()),
         origins,
         inspection,
-        membership: None,
+        membership: member.as_ref().map(Member::membership),
     });
     let Prepared { channel, init, listeners, refusals } = prepared;
     let refusals = RefusalRecords::start(refusals, Arc::clone(&gate), Datagrams::Never)?;
+    if let Some(member) = member {
+        member.follow(&gate)?;
+    }
     let running = Running::start(Arc::clone(&gate), listeners)?;
     channel.say(&FromOutside::Go)?;
     let status = supervise::until_end(&channel, init, &signals)?;

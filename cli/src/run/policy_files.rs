@@ -9,7 +9,7 @@ use sidegate_policy::{
 };
 use sidegate_proxy::clock::today;
 
-use super::{args::Mode, auditing};
+use super::{args::Mode, auditing, member::Member};
 use crate::policy::read::{self, Reading};
 
 /// The policies of one run.
@@ -40,7 +40,11 @@ pub(super) const DEFAULT_FILE: &str = "sidegate.yaml";
 ///
 /// # Errors
 /// A file that can't be read, or every diagnostic of all files.
-pub(super) fn load(named: &[PathBuf], mode: Option<Mode>) -> Result<Policies, Refused> {
+pub(super) fn load(
+    named: &[PathBuf],
+    mode: Option<Mode>,
+    member: Option<&Member>,
+) -> Result<Policies, Refused> {
     let fallback = PathBuf::from(DEFAULT_FILE);
     let files = match named {
         [] if fallback.exists() => std::slice::from_ref(&fallback),
@@ -54,14 +58,17 @@ pub(super) fn load(named: &[PathBuf], mode: Option<Mode>) -> Result<Policies, Re
         documents.push(deny_everything());
     }
     let audits = auditing::settle(&mut documents, mode, today());
-    let options = CompileOptions { generation: Generation(1), ..CompileOptions::default() };
+    let workload = member.map(|member| member.id().clone());
+    let options = CompileOptions { generation: Generation(1), workload, ..CompileOptions::default() };
     match PolicySet::compile(&documents, &options) {
-        Ok(set) => Ok(Policies { remarks: remarks(&documents, &set), set, absent: files.is_empty(), audits }),
+        Ok(set) => {
+            Ok(Policies { remarks: remarks(&documents, &set, member), set, absent: files.is_empty(), audits })
+        }
         Err(diagnostics) => Err(Refused { unreadable, sources, diagnostics }),
     }
 }
 
-fn remarks(documents: &[Document], set: &PolicySet) -> Vec<String> {
+fn remarks(documents: &[Document], set: &PolicySet, member: Option<&Member>) -> Vec<String> {
     let names = |picked: &dyn Fn(&Document) -> bool| {
         let picked = documents.iter().filter(|document| picked(document));
         let names: Vec<String> = picked.map(|document| format!("`{}`", document.name.value)).collect();
@@ -79,15 +86,17 @@ fn remarks(documents: &[Document], set: &PolicySet) -> Vec<String> {
     let datagrams = (!set.udp_destinations().is_empty()).then(|| {
         "`udp` rules have no effect under `run` yet: datagrams other than DNS are refused".to_owned()
     });
-    let workloads = names(&|document| document.applies_to.is_some()).map(|policies| {
-        format!("`appliesTo` of {policies} is ignored: a run has no identity, so it applies anyway")
+    let bound = |document: &Document| member.is_none() && document.applies_to.is_some();
+    let workloads = names(&bound).map(|policies| {
+        format!("`appliesTo` of {policies} is ignored: without --identity this run is nobody, so it applies anyway")
     });
     let reached = |end: &Spanned<Destination>| matches!(end.value, Destination::Workloads(_));
     let allows = |document: &Document| {
         document.egress.iter().any(|rule| rule.action == Action::Allow && rule.ends.iter().any(reached))
     };
-    let mesh = names(&allows).map(|policies| {
-        format!("rules with `workloads` of {policies} match nothing: a run has no identity and knows no peers; the sidecar does")
+    let knows = member.is_some_and(Member::knows_peers);
+    let mesh = names(&|document| !knows && allows(document)).map(|policies| {
+        format!("rules with `workloads` of {policies} match nothing without --identity and --peers")
     });
     [inbound, datagrams, workloads, mesh].into_iter().flatten().collect()
 }

@@ -46,7 +46,7 @@ struct State {
 }
 
 /// Follows the peers file of a running gate.
-pub(crate) struct Follower {
+pub struct Follower {
     path: PathBuf,
     gate: Arc<Gate>,
     attempts: Attempts<Refused>,
@@ -95,7 +95,7 @@ fn refused(path: &Path, absent: bool, message: String, fix: &str) -> Refused {
 
 impl Follower {
     /// Follows this file; nothing was read yet.
-    pub(crate) fn new(path: PathBuf, gate: Arc<Gate>) -> Self {
+    pub fn new(path: PathBuf, gate: Arc<Gate>) -> Self {
         let attempts = Attempts::new(vec![path.clone()], moving);
         let told = Arc::new(Told { path: path.clone(), state: Mutex::default() });
         Follower { path, gate, attempts, told }
@@ -107,7 +107,7 @@ impl Follower {
     }
 
     /// Looks at the file for as long as it is polled.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -127,7 +127,7 @@ impl Follower {
     }
 
     /// Looks once: takes a changed file over, or tells what is wrong with it and leaves in force what was there before.
-    pub(crate) fn look(&mut self, now: UnixTime) {
+    pub fn look(&mut self, now: UnixTime) {
         let Follower { path, attempts, .. } = self;
         match attempts.look(now, || load(path)) {
             Some(Ok(peers)) => self.take(peers),

@@ -10,8 +10,8 @@ mod table;
 mod tests;
 
 pub use document::parse;
-pub(crate) use follow::{Follower, unconfigured};
-pub use follow::{Refused, Told, load};
+pub(crate) use follow::unconfigured;
+pub use follow::{Follower, Refused, Told, load};
 pub use table::{Peer, Peers};
 
 /// Workloads in the table that counts.
