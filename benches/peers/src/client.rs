@@ -57,6 +57,36 @@ pub(crate) enum Load {
         #[arg(long, default_value_t = 8)]
         connections: u64,
     },
+    /// New connections with one exchange of 64 bytes each.
+    Connect {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Connections in total.
+        #[arg(long)]
+        count: u64,
+        /// Connections side by side.
+        #[arg(long, default_value_t = 8)]
+        connections: u64,
+    },
+    /// Requests over connections that are kept.
+    Http {
+        /// Origin.
+        #[arg(long)]
+        to: IpAddr,
+        /// Its port.
+        #[arg(long)]
+        port: u16,
+        /// Whom the requests are for.
+        #[arg(long)]
+        host: String,
+        /// Requests in total.
+        #[arg(long)]
+        requests: u64,
+        /// Connections side by side.
+        #[arg(long, default_value_t = 16)]
+        connections: u64,
+    },
     /// Opens connections, moves one byte both ways on each, prints a line, and holds them until standard input ends.
     Idle {
         /// Origin.
@@ -87,6 +117,23 @@ pub(crate) fn run(load: &Load) -> io::Result<()> {
             let port = if *origin_closes { origin::TLS_CLOSES } else { origin::TLS };
             let ends: Vec<SocketAddr> = to.iter().map(|&to| (to, port).into()).collect();
             let taken = parallel(*connections, |_| new(&ends, *origin_closes, &greeting, share))?;
+            report(&taken, share * connections)
+        }
+        Load::Connect { to, count, connections } => {
+            let share = count / connections;
+            let to = (*to, origin::ECHO).into();
+            let once = || small(to, 1);
+            let all =
+                |_| (0..share).map(|_| once()).collect::<io::Result<Vec<_>>>().map(|each| each.concat());
+            let taken = parallel(*connections, all)?;
+            report(&taken, share * connections)
+        }
+        Load::Http { to, port, host, requests, connections } => {
+            let share = requests / connections;
+            let request = format!(
+                "GET /item/7 HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
+            );
+            let taken = parallel(*connections, |_| http((*to, *port).into(), request.as_bytes(), share))?;
             report(&taken, share * connections)
         }
         Load::Idle { to, count } => idle((*to, origin::HOLD).into(), *count),
@@ -160,6 +207,46 @@ fn small(to: SocketAddr, exchanges: u64) -> io::Result<Vec<Duration>> {
             Ok(start.elapsed())
         })
         .collect()
+}
+
+fn http(to: SocketAddr, request: &[u8], requests: u64) -> io::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let mut answer = Vec::with_capacity(4096);
+    (0..requests)
+        .map(|_| {
+            let start = Instant::now();
+            stream.write_all(request)?;
+            read_answer(&mut stream, &mut answer)?;
+            Ok(start.elapsed())
+        })
+        .collect()
+}
+
+/// One answer of a stated length, and no byte more.
+fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> io::Result<()> {
+    answer.clear();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::Error::other("the connection ended before the answer did"));
+        }
+        answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(answer.get(..head).unwrap_or_default()).to_ascii_lowercase();
+        if !text.starts_with("http/1.1 200 ") {
+            return Err(io::Error::other(format!("answered {}", text.lines().next().unwrap_or_default())));
+        }
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize =
+            length.and_then(|length| length.trim().parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        match answer.len().cmp(&(head + 4 + length)) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Greater => return Err(io::Error::other("more bytes than the answer has")),
+        }
+    }
 }
 
 fn new(ends: &[SocketAddr], origin_closes: bool, greeting: &[u8], count: u64) -> io::Result<Vec<Duration>> {

@@ -1,0 +1,1 @@
+"""The comparison with other proxies, by kind of work."""
