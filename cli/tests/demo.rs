@@ -17,6 +17,12 @@ fn every_verdict_of_the_demo_is_the_expected_one() {
     assert!(text.contains("tls-required          403 Forbidden"), "{text}");
     let row = "allowed name, but attacker's address  allowed  rule-allows           welcome to the real API";
     assert!(text.contains(row), "it is not the attacker who was reached: {text}");
+    let pair = "web asks: GET                         allowed  rule-allows           order 4711: two lamps";
+    assert!(
+        text.contains(pair)
+            && text.contains("between the proxies: TLS alone                               yes"),
+        "{text}"
+    );
     let longest = text.lines().map(|line| line.chars().count()).max();
     assert!(longest < Some(100), "a line has {longest:?} columns");
     assert!(text.lines().last().unwrap().starts_with("Next: sidegate run --policy"), "{text}");

@@ -12,13 +12,14 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::CertificateDer,
+    AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     attempts::{self, Act},
-    world::WELCOME,
+    world::{API, WELCOME},
 };
 
 /// Longest wait for anything. Denials come at once; this only bounds a fault.
@@ -54,7 +55,7 @@ pub(super) fn run(root: &str) -> io::Result<()> {
 }
 
 /// An error in few words, without the number that follows the system's.
-fn in_short(error: &io::Error) -> String {
+pub(super) fn in_short(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
@@ -63,6 +64,7 @@ fn in_short(error: &io::Error) -> String {
         Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)) => {
             "alert protocol_version".to_owned()
         }
+        Some(rustls::Error::AlertReceived(AlertDescription::UnknownCA)) => "alert unknown_ca".to_owned(),
         _ => {
             let text = error.to_string();
             text.split(" (os error").next().unwrap_or(&text).to_owned()
@@ -79,7 +81,18 @@ fn client(root: &str) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
+/// Believes what the run tells its command to believe.
+fn client_of_run() -> io::Result<Arc<ClientConfig>> {
+    let path = std::env::var_os("SSL_CERT_FILE").ok_or(io::ErrorKind::NotFound)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    }
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+}
+
 fn act(act: Act, tls: &Arc<ClientConfig>) -> io::Result<String> {
+    let server = SocketAddr::from((API, 443));
     match act {
         Act::Tls(address, name) => handshake(address, name, tls),
         Act::Plain(address) => {
@@ -100,6 +113,12 @@ fn act(act: Act, tls: &Arc<ClientConfig>) -> io::Result<String> {
             first_words(dial((ip, port).into())?)
         }
         Act::Listen(address) => first_words(dial(address)?),
+        Act::Request { method, host, sealed: false } => request(dial(server)?, method, host),
+        Act::Request { method, host, sealed: true } => {
+            let name = host.try_into().map_err(io::Error::other)?;
+            let connection = ClientConnection::new(client_of_run()?, name).map_err(io::Error::other)?;
+            request(StreamOwned::new(connection, dial(server)?), method, host)
+        }
         Act::Icmp => {
             use rustix::net::{AddressFamily, SocketType, ipproto};
             rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)).or_else(|_| {
@@ -124,6 +143,19 @@ fn handshake(address: SocketAddr, name: &'static str, tls: &Arc<ClientConfig>) -
     let mut words = [0; WELCOME.len()];
     stream.read_exact(&mut words)?;
     Ok(String::from_utf8_lossy(&words).into_owned())
+}
+
+/// The first line of the answer's body.
+fn request(mut stream: impl Read + Write, method: &str, host: &str) -> io::Result<String> {
+    write!(stream, "{method} / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.lines().next().and_then(|line| line.split_once(' ')).map_or(head, |(_, status)| status);
+    match status.starts_with("200") {
+        true => Ok(body.lines().next().unwrap_or_default().to_owned()),
+        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, status)),
+    }
 }
 
 fn first_words(mut stream: TcpStream) -> io::Result<String> {

@@ -32,11 +32,14 @@ pub(super) enum Act {
     ByName(&'static str, u16),
     /// A connection to an address, to a server that speaks first.
     Listen(SocketAddr),
+    /// A request by name to the same server, over TLS that the application opens itself or in plaintext.
+    Request { method: &'static str, host: &'static str, sealed: bool },
     /// An ICMP socket.
     Icmp,
 }
 
-/// A policy that allows two names over TLS 1.3 and one database by name.
+/// A policy that allows two names over TLS 1.3 and one database by name, adds TLS to what is sent to a third name, and reads
+/// what is sent to a fourth.
 pub(super) const POLICY: &str = "\
 apiVersion: sidegate.dev/v1
 kind: Policy
@@ -52,6 +55,16 @@ spec:
       ports: [ 5432 ]
       protocol: tcp
       tls: { mode: none }
+    - name: sealed
+      to: [ { hosts: [ plain.demo.test ] } ]
+      ports: [ 443 ]
+      protocol: http
+      tls: { mode: originate, roots: demo }
+    - name: read
+      to: [ { hosts: [ seen.demo.test ] } ]
+      ports: [ 443 ]
+      tls: { mode: inspect, roots: demo }
+      http: [ { methods: [ GET ], paths: [ \"/**\" ] } ]
 ";
 
 /// Every attempt, in order.
@@ -112,6 +125,24 @@ pub(super) fn all() -> Vec<Attempt> {
             "the proxy's own port",
             Act::Listen(([127, 0, 0, 1], 15001).into()),
             denied("address-own-listener"),
+            false,
+        ),
+        attempt(
+            "plaintext; the proxy adds TLS 1.3",
+            Act::Request { method: "GET", host: "plain.demo.test", sealed: false },
+            allowed,
+            true,
+        ),
+        attempt(
+            "a GET inside TLS that is inspected",
+            Act::Request { method: "GET", host: "seen.demo.test", sealed: true },
+            allowed,
+            true,
+        ),
+        attempt(
+            "a POST inside the same",
+            Act::Request { method: "POST", host: "seen.demo.test", sealed: true },
+            denied("http-not-allowed"),
             false,
         ),
     ]

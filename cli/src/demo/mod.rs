@@ -2,12 +2,15 @@
 
 mod app;
 mod attempts;
+mod pair;
 mod place;
 mod report;
 mod world;
 
 use std::{
+    ffi::OsString,
     io::{self, BufRead, BufReader, IsTerminal, Write},
+    path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
     sync::{Arc, mpsc},
     thread,
@@ -37,6 +40,12 @@ pub(crate) struct DemoArgs {
     /// Be the application inside the gate.
     #[arg(long, hide = true, value_name = "ROOT")]
     app: Option<String>,
+    /// Be the workload that answers in the second scene.
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    workload: Option<PathBuf>,
+    /// Be the application of the workload that asks in the second scene.
+    #[arg(long, hide = true, value_name = "METHOD")]
+    ask: Option<String>,
 }
 
 /// How long the record of an attempt may take once the application has told its outcome.
@@ -47,9 +56,11 @@ const INTERRUPTED: u8 = 128 + 2;
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> ExitCode {
-    let outcome = match &args.app {
-        Some(root) => app::run(root).map(|()| Ended::AsExpected),
-        None => show(args.once),
+    let outcome = match (&args.app, &args.workload, &args.ask) {
+        (Some(root), ..) => app::run(root).map(|()| Ended::AsExpected),
+        (_, Some(folder), _) => pair::be_workload(folder).map(|()| Ended::AsExpected),
+        (.., Some(method)) => pair::be_web(method).map(|()| Ended::AsExpected),
+        _ => show(args.once),
     };
     match outcome {
         Ok(Ended::AsExpected) => ExitCode::SUCCESS,
@@ -79,28 +90,30 @@ fn show(once: bool) -> io::Result<Ended> {
     world::populate(&seen, &identity.tls)?;
 
     let stays = !once && io::stdout().is_terminal();
-    let mut place = if stays { Some(Place::make(&identity.pem)?) } else { None };
+    let mut place = Place::make(&identity.pem)?;
     report::opening(attempts::POLICY)?;
-    let scenario = play(&identity.root, place.as_mut());
+    let scenario = play(&identity.root, &mut place);
     if stop.next()?.is_some() {
         return Ok(Ended::Interrupted);
     }
     let expected = scenario? & report::proof(&seen)?;
-    match &place {
-        Some(place) => {
-            report::places(place)?;
-            await_stop(&stop)?;
-        }
-        None if !once => report::no_terminal()?,
-        None => {}
+    let expected = pair::play()? & expected;
+    if stop.next()?.is_some() {
+        return Ok(Ended::Interrupted);
+    }
+    if stays {
+        report::places(&place)?;
+        await_stop(&stop)?;
+    } else if !once {
+        report::no_terminal()?;
     }
     report::next()?;
     Ok(if expected { Ended::AsExpected } else { Ended::Otherwise })
 }
 
 /// Every attempt, one after the other; true when each went as expected.
-fn play(root: &str, mut place: Option<&mut Place>) -> io::Result<bool> {
-    let mut child = start(root)?;
+fn play(root: &str, place: &mut Place) -> io::Result<bool> {
+    let mut child = start(root, place)?;
     let lines = listen(&mut child)?;
     let mut arrived = Arrived::default();
     let mut expected = true;
@@ -112,9 +125,7 @@ fn play(root: &str, mut place: Option<&mut Place>) -> io::Result<bool> {
     }
     child.wait()?;
     arrived.rest(&lines);
-    if let Some(place) = &mut place {
-        arrived.kept.iter().try_for_each(|line| place.keep(line))?;
-    }
+    arrived.kept.iter().try_for_each(|line| place.keep(line))?;
     Ok(expected)
 }
 
@@ -129,7 +140,7 @@ struct Identity {
 impl Identity {
     /// Fresh ones.
     fn make() -> io::Result<Identity> {
-        let names = ["api.demo.test", "old.demo.test"].map(str::to_owned);
+        let names = ["api", "old", "plain", "seen"].map(|name| format!("{name}.demo.test"));
         let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
         let root = made.cert.der().iter().map(|byte| format!("{byte:02x}")).collect();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(io::Error::other)?;
@@ -142,11 +153,15 @@ impl Identity {
 }
 
 /// Starts the application behind the gate: the same `sidegate run` as anybody's.
-fn start(root: &str) -> io::Result<Child> {
+fn start(root: &str, place: &Place) -> io::Result<Child> {
     let own = std::env::current_exe()?;
     let resolver = format!("{}:53", world::RESOLVER);
+    let mut roots = OsString::from("demo=");
+    roots.push(place.path("origin.pem"));
     let mut child = Command::new(&own)
-        .args(["run", "--quiet", "--policy", "-", "--access-log", "-", "--resolver", &resolver, "--"])
+        .args(["run", "--quiet", "--policy", "-", "--access-log", "-", "--resolver", &resolver, "--roots"])
+        .arg(roots)
+        .arg("--")
         .arg(&own)
         .args(["demo", "--app", root])
         .stdin(Stdio::piped())

@@ -55,7 +55,7 @@ impl Place {
             "#!/bin/sh\n\
              export CURL_CA_BUNDLE={certificate} SSL_CERT_FILE={certificate}\n\
              exec nsenter --preserve-credentials -U -n -t {pid} {own} run --policy {} \\\n    \
-             --access-log {} --resolver {} --summary always -- \"$@\"\n",
+             --roots demo={certificate} --access-log {} --resolver {} --summary always -- \"$@\"\n",
             file("policy.yaml"),
             file("access.jsonl"),
             world::RESOLVER,

@@ -45,21 +45,25 @@ pub(super) fn row(
         (None, None) => NO_PACKET,
         (None, Some(_)) => ("?", "no record"),
     };
-    let (on, off) = match (wants_colour(&io::stdout()), verdict) {
-        (false, _) => ("", ""),
-        (true, "allowed") => ("\x1b[32m", "\x1b[0m"),
-        (true, _) => ("\x1b[31m", "\x1b[0m"),
-    };
+    line(number, attempt.title, (verdict, reason), &told.saw)?;
     let mut out = io::stdout().lock();
-    let title = attempt.title;
-    let saw: String = told.saw.chars().filter(|c| !c.is_control()).take(MOST_SEEN).collect();
-    writeln!(out, "  {:>2}  {title:<36}  {on}{verdict:<7}{off}  {reason:<20}  {saw}", number + 1)?;
     if !expected {
         let wanted = attempt.expected.unwrap_or(NO_PACKET);
         writeln!(out, "      UNEXPECTED: should be {} ({})", wanted.0, wanted.1)?;
     }
     out.flush()?;
     Ok(expected)
+}
+
+/// Number, title, verdict, reason and what was seen.
+fn line(number: usize, title: &str, (verdict, reason): (&str, &str), saw: &str) -> io::Result<()> {
+    let (on, off) = match (wants_colour(&io::stdout()), verdict) {
+        (false, _) => ("", ""),
+        (true, "allowed") => ("\x1b[32m", "\x1b[0m"),
+        (true, _) => ("\x1b[31m", "\x1b[0m"),
+    };
+    let saw: String = saw.chars().filter(|c| !c.is_control()).take(MOST_SEEN).collect();
+    writeln!(io::stdout(), "  {:>2}  {title:<36}  {on}{verdict:<7}{off}  {reason:<20}  {saw}", number + 1)
 }
 
 /// Whether a record tells of this attempt: its name, its address, or both.
@@ -74,6 +78,10 @@ pub(super) fn belongs(record: &AccessRecord, attempt: &Attempt) -> bool {
         Act::ByName(name, port) => {
             record.dns.is_none() && named(name) && record.original_dst.is_some_and(|to| to.port() == port)
         }
+        Act::Request { method, host, .. } => {
+            let asked = record.http.as_ref().map(|http| http.method.as_str());
+            named(host) && asked == Some(method)
+        }
         Act::Icmp => false,
     }
 }
@@ -82,7 +90,7 @@ pub(super) fn belongs(record: &AccessRecord, attempt: &Attempt) -> bool {
 pub(super) fn proof(seen: &Seen) -> io::Result<bool> {
     let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
     let counts = [
-        ("TLS 1.3 origin: handshakes by its own name", read(&seen.api), 3),
+        ("TLS 1.3 origin: handshakes by its own names", read(&seen.api), 5),
         ("TLS 1.2 server: application bytes", read(&seen.old_bytes), 0),
         ("database: connections", read(&seen.database), 1),
         ("attacker: connections and datagrams", read(&seen.attacker), 0),
@@ -97,6 +105,56 @@ pub(super) fn proof(seen: &Seen) -> io::Result<bool> {
     }
     out.flush()?;
     Ok(counts.iter().all(|(_, count, wanted)| count == wanted))
+}
+
+/// What the second scene is about.
+pub(super) fn second_opening(asking: &str, answering: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "\nTwo workloads speak plaintext to each other, each behind a proxy with a certificate of its own:\n"
+    )?;
+    for line in rules(asking).chain(rules(answering)) {
+        writeln!(out, "    {line}")?;
+    }
+    writeln!(out, "\n      {:<36}  {:<7}  {:<20}  whoever asked saw", "attempt", "verdict", "reason")?;
+    out.flush()
+}
+
+/// A policy without its first lines.
+fn rules(policy: &str) -> impl Iterator<Item = &str> {
+    policy.lines().skip_while(|line| !line.starts_with("metadata"))
+}
+
+/// A line of the second scene's table.
+pub(super) struct Row {
+    pub(super) number: usize,
+    pub(super) title: &'static str,
+    /// Verdict and reason of the record, and those that it should have.
+    pub(super) got: Option<(String, String)>,
+    pub(super) wanted: (&'static str, &'static str),
+}
+
+/// Prints it; true when it is as expected.
+pub(super) fn second_row(row: &Row, expected: bool, saw: &str) -> io::Result<bool> {
+    let got = row.got.as_ref().map(|(verdict, reason)| (verdict.as_str(), reason.as_str()));
+    line(row.number, row.title, got.unwrap_or(("?", "no record")), saw)?;
+    if !expected {
+        writeln!(io::stdout(), "      UNEXPECTED: should be {} ({})", row.wanted.0, row.wanted.1)?;
+    }
+    Ok(expected)
+}
+
+/// What could be read on the wire between the two; true when it is as expected.
+pub(super) fn wire(facts: &[(&str, bool, bool)], packets: usize) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "\nWhat passed on the wire before `orders`, {packets} packets between the proxies:\n")?;
+    for (what, is, wanted) in facts {
+        let mark = if is == wanted { "" } else { "   UNEXPECTED" };
+        writeln!(out, "  {what:<60} {}{mark}", if *is { "yes" } else { "no" })?;
+    }
+    out.flush()?;
+    Ok(packets > 0 && facts.iter().all(|(_, is, wanted)| is == wanted))
 }
 
 /// Where to look while the world stays up.

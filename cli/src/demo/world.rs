@@ -179,7 +179,7 @@ fn resolve(question: &[u8], seen: &Seen) -> Option<Vec<u8>> {
     answer.metadata.recursion_available = true;
     answer.add_query(query.clone());
     let v4 = match name.trim_end_matches('.') {
-        "api.demo.test" => Some(API),
+        "api.demo.test" | "plain.demo.test" | "seen.demo.test" => Some(API),
         "old.demo.test" => Some(OLD),
         "db.demo.test" => Some(DATABASE),
         _ => None,

@@ -1,5 +1,7 @@
 //! Network devices, addresses and routes over rtnetlink: as little as the rules and `sidegate run` need.
 
+pub mod veth;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

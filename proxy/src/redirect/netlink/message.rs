@@ -41,6 +41,13 @@ impl Message {
         self
     }
 
+    /// Adds a structure that is no attribute, as some nests begin with one.
+    pub(crate) fn fixed(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(bytes);
+        pad(&mut self.bytes);
+        self
+    }
+
     /// Adds a NUL-terminated string attribute.
     pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
         let mut bytes = value.as_bytes().to_vec();
