@@ -205,7 +205,8 @@ impl Mesh {
         let stream = self.shake_hands(key, current).await?;
         let theirs = peer(&stream).filter(|svid| *svid.id() == key.peer).ok_or(OpenError::NotHttp2)?;
         let leave_at = leave_at(now, ours.not_after.min(theirs.first_end()));
-        let arrival = Arrival { peer: theirs, role: Role::Server, ours_end: ours.not_after };
+        let arrival =
+            Arrival { peer: theirs, role: Role::Server, at: key.address.ip(), ours_end: ours.not_after };
         let believed =
             |svid: &Svid| self.setup.trust.current().verify(svid.chain(), Role::Server, now).is_ok();
         let entry = self.setup.roster.enter(arrival, since, believed).ok_or(OpenError::Dismissed)?;

@@ -98,8 +98,10 @@ impl Vigil {
         let trust = identities.trust.current();
         let changed = !Arc::ptr_eq(&trust, &self.trust);
         let ended = self.root_end.is_some_and(|end| now > end);
-        let mut gone = roster.expire(&trust, now);
-        let epoch = identities.identity.current().map_or(0, |current| current.epoch);
+        let ours = identities.identity.current();
+        let renewed = ours.as_ref().is_some_and(|ours| ours.identity.validity().holds(now));
+        let mut gone = roster.expire(&trust, now, renewed && !roster.is_disowned());
+        let epoch = ours.map_or(0, |current| current.epoch);
         if changed || ended || epoch != self.epoch {
             self.tell_disowned(now);
             self.epoch = epoch;

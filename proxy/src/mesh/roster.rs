@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 
 /// How many dismissals are remembered for handshakes that were under way.
 const REMEMBERED: usize = 1024;
+/// Of how many peers it is remembered how they last proved themselves.
+const PROOFS: usize = 4096;
 
 /// The connections of the mesh, both ways and of all workers.
 #[derive(Debug, Default)]
@@ -34,6 +37,9 @@ struct Entries {
     dismissed: VecDeque<SpiffeId>,
     /// How often all were to be verified again.
     reviews: u64,
+    /// How a workload at an address last proved itself. Its earlier connections go on by it when the certificates that
+    /// they began with have ended.
+    proofs: HashMap<(SpiffeId, IpAddr), (Arc<Svid>, Role)>,
 }
 
 /// One side of a connection, as it has proven itself.
@@ -41,6 +47,7 @@ struct Entries {
 struct Member {
     peer: Arc<Svid>,
     role: Role,
+    at: IpAddr,
     /// When our own certificate ends that the connection was made with.
     ours_end: UnixTime,
     /// When the peer has to be verified again, whatever happens.
@@ -60,6 +67,8 @@ pub(super) struct Arrival {
     pub(super) peer: Svid,
     /// What the peer is to us.
     pub(super) role: Role,
+    /// Where it is.
+    pub(super) at: IpAddr,
     /// When our own certificate ends that it was shown.
     pub(super) ours_end: UnixTime,
 }
@@ -90,9 +99,11 @@ impl Roster {
         self.verify_again(trust, now, |_| true)
     }
 
-    /// Ends the connections whose certificates, the peer's or our own, have ended by `now`. Returns how many.
-    pub fn expire(&self, trust: &TrustStore, now: UnixTime) -> usize {
-        let over = self.lock().connected.extract_if(|_, member| now > member.ours_end).map(tell).count();
+    /// Ends the connections whose certificates, the peer's or our own, have ended by `now` and were not renewed: the peer's
+    /// by a later proof, our own by what `renewed` says. Returns how many.
+    pub fn expire(&self, trust: &TrustStore, now: UnixTime, renewed: bool) -> usize {
+        let ended = |member: &Member| !renewed && now > member.ours_end;
+        let over = self.lock().connected.extract_if(|_, member| ended(member)).map(tell).count();
         over + self.verify_again(trust, now, |member| now > member.due)
     }
 
@@ -130,7 +141,7 @@ impl Roster {
         since: Since,
         still_believed: impl FnOnce(&Svid) -> bool,
     ) -> Option<Entry> {
-        let Arrival { peer, role, ours_end } = arrival;
+        let Arrival { peer, role, at, ours_end } = arrival;
         let peer = Arc::new(peer);
         let mut entries = self.lock();
         let passed = usize::try_from(entries.dismissals - since.dismissals).unwrap_or(usize::MAX);
@@ -144,35 +155,54 @@ impl Roster {
         let id = entries.next;
         entries.next += 1;
         let reviewed = entries.reviews != since.reviews;
-        let member = Member { peer: Arc::clone(&peer), role, ours_end, due: peer.first_end(), told };
+        let member = Member { peer: Arc::clone(&peer), role, at, ours_end, due: peer.first_end(), told };
         entries.connected.insert(id, member);
         drop(entries);
         // Entered first: a review that comes now sees it.
         let entry = Entry { roster: Arc::clone(self), id, dismissed };
-        (!reviewed || still_believed(&peer)).then_some(entry)
+        if reviewed && !still_believed(&peer) {
+            return None;
+        }
+        self.lock().proven(at, peer, role);
+        Some(entry)
     }
 
-    /// Without the lock while signatures are verified; a chain that several connections have is verified once.
+    /// Without the lock while signatures are verified; a chain that several connections of one address have is verified once.
     fn verify_again(&self, trust: &TrustStore, now: UnixTime, whom: impl Fn(&Member) -> bool) -> usize {
-        let suspects: Vec<(u64, Arc<Svid>, Role)> = {
+        let (suspects, proofs) = {
             let entries = self.lock();
             let concerned = entries.connected.iter().filter(|(_, member)| whom(member));
-            concerned.map(|(id, member)| (*id, Arc::clone(&member.peer), member.role)).collect()
+            let suspect = |(id, member): (&u64, &Member)| Suspect {
+                id: *id,
+                peer: Arc::clone(&member.peer),
+                role: member.role,
+                at: member.at,
+            };
+            (concerned.map(suspect).collect::<Vec<_>>(), entries.proofs.clone())
         };
-        let mut known: HashMap<(&[CertificateDer<'static>], bool), bool> = HashMap::new();
-        let holds: Vec<bool> = suspects
-            .iter()
-            .map(|(_, peer, role)| {
-                let verify = || trust.verify(peer.chain(), *role, now).is_ok();
-                *known.entry((peer.chain(), *role == Role::Server)).or_insert_with(verify)
-            })
-            .collect();
+        let mut known: HashMap<(&[CertificateDer<'static>], bool, IpAddr), bool> = HashMap::new();
+        let verify = |peer: &Svid, role: Role| trust.verify(peer.chain(), role, now);
+        let mut holds = Vec::with_capacity(suspects.len());
+        for Suspect { peer, role, at, .. } in &suspects {
+            let judge = || match verify(peer, *role) {
+                Ok(_) => true,
+                // What was taken back does not come back by another proof.
+                Err(error) if error.is_revoked() => false,
+                Err(_) => proofs.get(&(peer.id().clone(), *at)).is_some_and(|(later, role)| {
+                    later.chain() != peer.chain() && verify(later, *role).is_ok()
+                }),
+            };
+            holds.push(*known.entry((peer.chain(), *role == Role::Server, *at)).or_insert_with(judge));
+        }
         let mut entries = self.lock();
         let mut gone = 0;
-        for ((id, peer, _), holds) in suspects.iter().zip(holds) {
+        for (Suspect { id, peer, at, .. }, holds) in suspects.iter().zip(holds) {
             if holds {
-                if let Some(member) = entries.connected.get_mut(id) {
-                    member.due = if now > member.due { peer.validity().not_after } else { member.due };
+                let later =
+                    proofs.get(&(peer.id().clone(), *at)).map(|(later, _)| later.validity().not_after);
+                if let Some(member) = entries.connected.get_mut(id).filter(|member| now > member.due) {
+                    let own = Some(peer.validity().not_after).filter(|end| now <= *end);
+                    member.due = own.or(later).unwrap_or(now);
                 }
             } else if let Some(member) = entries.connected.remove(id) {
                 tell((*id, member));
@@ -185,6 +215,30 @@ impl Roster {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Entries {
+    /// Remembers a proof. Where there is no room, those that have ended make some, else it is forgotten: the connections
+    /// that would have gone on by it end with their certificates.
+    fn proven(&mut self, at: IpAddr, peer: Arc<Svid>, role: Role) {
+        let key = (peer.id().clone(), at);
+        if self.proofs.len() >= PROOFS && !self.proofs.contains_key(&key) {
+            let began = peer.validity().not_before;
+            self.proofs.retain(|_, (known, _)| known.validity().not_after > began);
+            if self.proofs.len() >= PROOFS {
+                return;
+            }
+        }
+        self.proofs.insert(key, (peer, role));
+    }
+}
+
+/// Whose connection is verified again.
+struct Suspect {
+    id: u64,
+    peer: Arc<Svid>,
+    role: Role,
+    at: IpAddr,
 }
 
 fn tell((_, member): (u64, Member)) {

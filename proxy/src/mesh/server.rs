@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use tokio::{
     io::BufReader,
     net::TcpStream,
     sync::watch,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -37,6 +38,9 @@ use super::{
     stream::{MeshStream, Side},
 };
 use crate::addrs::{ClientAddr, OriginalDst};
+
+/// How often a connection looks whether the certificate that it was shown is still ours.
+const RENEWED: Duration = Duration::from_secs(1);
 
 /// What a peer asks for: a stream to `destination`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,8 @@ pub struct Admitted {
     id: SpiffeId,
     /// When its certificate ends.
     expiry: UnixTime,
+    /// Which of our certificates it was shown.
+    epoch: u64,
     entry: Entry,
 }
 
@@ -191,11 +197,14 @@ impl MeshServer {
     /// Nobody we believe, or somebody who had to go meanwhile.
     pub async fn admit(&self, socket: TcpStream) -> Result<Admitted, ServeError> {
         let since = self.roster.now();
+        let at = socket.peer_addr().map_err(ServeError::Handshake)?.ip().to_canonical();
+        // Before the handshake: one that is renewed meanwhile only makes the peer come back.
+        let epoch = self.epoch();
         let shaken = timeout(self.patience, self.shake_hands(socket)).await;
         let (connection, svid) = shaken.unwrap_or(Err(ServeError::HandshakeTimedOut))?;
         let expiry = svid.validity().not_after;
-        let entry = self.enter(svid.clone(), since)?;
-        Ok(Admitted { connection, id: svid.id().clone(), expiry, entry })
+        let entry = self.enter(svid.clone(), at, since)?;
+        Ok(Admitted { connection, id: svid.id().clone(), expiry, epoch, entry })
     }
 
     async fn serve_admitted<T: Tunnels>(
@@ -204,16 +213,22 @@ impl MeshServer {
         source: ClientAddr,
         tunnels: Arc<T>,
     ) -> Result<(), ServeError> {
-        let Admitted { connection, id, expiry, entry } = admitted;
+        let Admitted { connection, id, expiry, epoch, entry } = admitted;
         let load = Arc::new(Load::default());
         let peer = Peer { id, source, load, tunnels };
         let left = self.time.current_time().map(|now| expiry.as_secs().saturating_sub(now.as_secs()));
-        peer.serve(connection, entry, self.leaving(Duration::from_secs(left.unwrap_or(0)))).await
+        let left = Duration::from_secs(left.unwrap_or(0));
+        peer.serve(connection, entry, self.leaving(left, epoch)).await
     }
 
-    fn enter(&self, peer: Svid, since: Since) -> Result<Entry, ServeError> {
+    /// Which of our certificates is shown now.
+    fn epoch(&self) -> u64 {
+        self.identity.current().map_or(0, |current| current.epoch)
+    }
+
+    fn enter(&self, peer: Svid, at: IpAddr, since: Since) -> Result<Entry, ServeError> {
         let ours = self.identity.current().ok_or(ServeError::Dismissed)?;
-        let arrival = Arrival { peer, role: Role::Client, ours_end: ours.identity.validity().not_after };
+        let arrival = Arrival { peer, role: Role::Client, at, ours_end: ours.identity.validity().not_after };
         let believed = |svid: &Svid| {
             let now = self.time.current_time();
             now.is_some_and(|now| self.trust.current().verify(svid.chain(), Role::Client, now).is_ok())
@@ -234,12 +249,21 @@ impl MeshServer {
         Ok((h2_settings::server().handshake(stream).await?, svid))
     }
 
-    /// Returns when a peer is to open no more streams: its certificate has ended, or we drain.
-    async fn leaving(&self, left: Duration) {
+    /// Returns when a peer is to open no more streams: its certificate has ended, ours that it was shown was renewed, so that
+    /// it comes back and sees the new one, or we drain.
+    async fn leaving(&self, left: Duration, epoch: u64) {
         let mut draining = self.draining.subscribe();
+        let renewed = async {
+            let mut look = interval(RENEWED);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while self.epoch() == epoch {
+                look.tick().await;
+            }
+        };
         tokio::select! {
             () = sleep(left) => {}
             _ = draining.changed() => {}
+            () = renewed => {}
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::mesh::{
     roster::{Arrival, Entry, Since},
 };
 
+const HERE: [u8; 4] = [10, 0, 0, 1];
+const THERE: [u8; 4] = [10, 0, 0, 2];
+
 struct Book {
     clock: Arc<Clock>,
     domain: Domain,
@@ -31,7 +34,7 @@ impl Book {
 
     fn arrival_of(&self, identity: &Identity) -> Arrival {
         let peer = identity.svid().clone();
-        Arrival { peer, role: Role::Client, ours_end: identity.validity().not_after }
+        Arrival { peer, role: Role::Client, at: HERE.into(), ours_end: identity.validity().not_after }
     }
 
     /// Whether it came in; it is not asked again.
@@ -117,12 +120,37 @@ async fn a_certificate_that_ends_ends_its_connection() {
     let short = Arrival { ours_end: ours_end.validity().not_after, ..book.arrival("b") };
     let mut ours = book.roster.enter(short, since, |_| true).unwrap();
     let kept = book.enter("c", since).unwrap();
-    assert_eq!(book.roster.expire(&trust, book.clock.now()), 1);
+    assert_eq!(book.roster.expire(&trust, book.clock.now(), false), 1);
     ours.dismissed().await;
     book.clock.advance(1_801);
-    assert_eq!(book.roster.expire(&trust, book.clock.now()), 1);
+    assert_eq!(book.roster.expire(&trust, book.clock.now(), false), 1);
     first.dismissed().await;
     assert_eq!(book.roster.len(), 1);
+    drop(kept);
+}
+
+#[tokio::test]
+async fn who_has_proven_himself_again_keeps_what_began_before() {
+    let book = Book::new();
+    let since = book.roster.now();
+    let trust = TrustStore::new([book.domain.bundle()]);
+    let enter = |arrival: Arrival| book.roster.enter(arrival, since, |_| true).unwrap();
+    let (kept, mut elsewhere) =
+        (enter(book.arrival("a")), enter(Arrival { at: THERE.into(), ..book.arrival("a") }));
+    let mut revoked = enter(book.arrival("b"));
+    book.clock.advance(3_000);
+    let (victim, _renewed) = (book.domain.identity("b", book.clock.now()), enter(book.arrival("a")));
+    let mut of_victim = enter(book.arrival_of(&victim));
+    book.clock.advance(601);
+    // Those of before have ended: one workload has proven itself again at its address, at the other nobody has.
+    assert_eq!(book.roster.expire(&trust, book.clock.now(), true), 1);
+    elsewhere.dismissed().await;
+    assert_eq!(book.roster.len(), 4);
+    let trust = trust.with_revocations(book.domain.revoked(&[&victim], book.clock.now()));
+    assert_eq!(book.roster.review(&trust, book.clock.now()), 2, "the proof itself was revoked");
+    revoked.dismissed().await;
+    of_victim.dismissed().await;
+    assert_eq!(book.roster.len(), 2);
     drop(kept);
 }
 
