@@ -1,7 +1,9 @@
 """The application's load, as a program of its own inside the app's namespace: prints one JSON line when told to stop.
 
-    load.py ALLOWED FORBIDDEN ...    short connections to the allowed echo port (each must work), attempts on the
-                                     forbidden addresses (each must fail), and connections that live throughout
+    load.py ALLOWED ... [--live 4] -- FORBIDDEN ...
+                                     short connections to the allowed echo port (each must work), attempts on the
+                                     forbidden addresses (each must fail), and as many connections to each
+                                     allowed address as said that live throughout
 """
 import asyncio
 import json
@@ -61,11 +63,11 @@ class Load:
             self.failures.append(f"live {address} after {count} rounds: {error!r}")
 
 
-async def main(allowed, forbidden):
+async def main(allowed, forbidden, live):
     load = Load(allowed, forbidden)
     work = [load.short(address) for address in allowed for _ in range(2)]
     work += [load.attack(address, port) for address in forbidden for port in (ECHO, 443)]
-    work += [load.live(address) for address in allowed for _ in range(4)]
+    work += [load.live(address) for address in allowed for _ in range(live)]
     tasks = [asyncio.create_task(part) for part in work]
     print("going", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -77,4 +79,9 @@ async def main(allowed, forbidden):
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
-    asyncio.run(main(sys.argv[1:split], sys.argv[split + 1:]))
+    allowed, live = sys.argv[1:split], 4
+    if "--live" in allowed:
+        at = allowed.index("--live")
+        live = int(allowed[at + 1])
+        del allowed[at:at + 2]
+    asyncio.run(main(allowed, sys.argv[split + 1:], live))
