@@ -8,6 +8,9 @@ pub struct Demands {
     pub limit: Option<RequestLimit>,
     /// What `tls` says beside its mode; only of `originate` and `inspect`.
     pub origin: OriginTls,
+    /// `tls.certificate`, a label as roots have: what clients are shown whose TLS ends here; only of `terminate`. `None`: the
+    /// workload's own.
+    pub certificate: Option<Box<str>>,
     /// `proxyProtocol` or `forwarded`; only of ingress rules.
     pub client_address: Option<ClientAddress>,
 }
@@ -58,6 +61,7 @@ impl ClientAddress {
 pub static NONE: Demands = Demands {
     limit: None,
     origin: OriginTls { roots: None, pins: Vec::new(), client_identity: false },
+    certificate: None,
     client_address: None,
 };
 

@@ -96,6 +96,9 @@ pub struct TreatmentView {
     /// The workload's certificate is shown to servers that ask.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub client_identity: bool,
+    /// The label of the certificate that clients are shown, where it is not the workload's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Box<str>>,
     /// How the application learns the client's address: `proxyProtocol` or `forwarded`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_address: Option<&'static str>,
@@ -252,6 +255,7 @@ impl TreatmentView {
             roots: demands.origin.roots,
             pins: demands.origin.pins,
             client_identity: demands.origin.client_identity,
+            certificate: demands.certificate,
             client_address: demands.client_address.map(ClientAddress::word),
         }
     }

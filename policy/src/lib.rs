@@ -32,6 +32,6 @@ pub use host::{HostName, HostNameError, HostPattern};
 pub use path::{CanonicalPath, PathPattern};
 pub use reason::Reason;
 pub use request::{Arrival, Direction, HostEvidence, Observed, Request, Upgrade};
-pub use set::{CompileOptions, Generation, Peek, PolicySet, RuleId};
+pub use set::{CompileOptions, Generation, Peek, PolicySet, RuleFacts, RuleId};
 pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};
 pub use suggest::{Proposal, Proposals, suggest_rule};

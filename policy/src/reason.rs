@@ -65,7 +65,7 @@ reasons! {
     ProtocolMismatch, "protocol-mismatch", Policy, "A rule names this destination for another protocol.", "Correct `protocol` in the rule, or the client.";
     HttpNotAllowed, "http-not-allowed", Policy, "No `http` entry allows this method and path.", "Add the method and path to the rule.";
     UpgradeNotAllowed, "upgrade-not-allowed", Policy, "No `http` entry allows this path to change from HTTP to another protocol.", "Add an entry `{ upgrade: websocket, paths: [ ... ] }` to the rule.";
-    CarriedOtherwise, "carried-otherwise", Policy, "The policy now carries such connections otherwise than this one: in another TLS mode, or with other demands on the server.", "Open the connection again.";
+    CarriedOtherwise, "carried-otherwise", Policy, "The policy now carries such connections otherwise than this one: in another TLS mode, with other demands on the server, or with another certificate for the client.", "Open the connection again.";
     MeshRequired, "mesh-required", Policy, "This port takes streams of the mesh alone, and the connection came by itself, with no proof of who sent it.", "Let the client connect through a sidecar with an identity, or exempt its addresses with `tls: { mode: none }` and a reason.";
     MetadataToken, "metadata-token", Policy, "Instance metadata is asked for without the token of a session (IMDSv2).", "Use a client that speaks IMDSv2: it begins with `PUT /latest/api/token`.";
     MetadataCredentials, "metadata-credentials", Policy, "The instance's own credentials and its user data need a grant of their own.", "Add the grant `ec2-imds-credentials`, or give the workload a role of its own.";

@@ -1,19 +1,29 @@
 //! How those who connect from outside are received: what they are shown, and for whom they are taken.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+mod given;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{Error as TlsError, ServerConfig};
 use sidegate_certs::{
     IdentityCell, UnixTime,
     tls::{H2, HTTP1, SetupError, Shown, TrustCell, peer_id, system_time, terminate},
 };
-use sidegate_policy::{Reason, SpiffeId};
+use sidegate_policy::{PolicySet, Reason, SpiffeId};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+pub use self::given::{CertificateFiles, CertificatesFollower, GivenCell};
 use crate::{
     inspection::{Refused, Rewound},
     mesh::{MeshServer, Roster, ServeError},
+    origins::lacking,
 };
 
 /// HTTP/1.1 first: an application that was never asked speaks it, and who wants HTTP/2 alone offers that alone.
@@ -21,15 +31,22 @@ const HTTP: &[&[u8]] = &[HTTP1, H2];
 
 /// What those who connect are met with.
 pub struct Reception {
+    own: End,
+    /// By the label that rules name.
+    given: BTreeMap<Box<str>, End>,
+    pub(crate) mesh: MeshServer,
+    local: LocalAddresses,
+    /// Ports of the proxy itself, which nobody reaches through it.
+    own_ports: Vec<u16>,
+}
+
+/// Where TLS ends that is met with one certificate.
+pub(crate) struct End {
     shown: Shown,
     /// For clients that offer HTTP.
     http: TlsAcceptor,
     /// For all others: nothing is negotiated.
     opaque: TlsAcceptor,
-    pub(crate) mesh: MeshServer,
-    local: LocalAddresses,
-    /// Ports of the proxy itself, which nobody reaches through it.
-    own_ports: Vec<u16>,
 }
 
 /// The addresses of the workload, as they are now.
@@ -41,8 +58,8 @@ pub struct ReceptionSetup {
     pub identity: Arc<IdentityCell>,
     /// Whom it believes.
     pub trust: Arc<TrustCell>,
-    /// What clients outside the mesh are shown.
-    pub shown: Shown,
+    /// Certificates for clients, by the label that rules name. Where they name none the identity is shown.
+    pub given: BTreeMap<Box<str>, Arc<GivenCell>>,
     /// Who is connected, so that who must go is gone at once.
     pub roster: Arc<Roster>,
     /// The addresses of the workload.
@@ -59,46 +76,31 @@ impl Reception {
     /// # Errors
     /// This build's cryptography can't do TLS 1.3.
     pub fn new(setup: ReceptionSetup) -> Result<Self, SetupError> {
-        let ReceptionSetup { identity, trust, shown, roster, local, own_ports, patience } = setup;
-        let ends = |protocols| -> Result<TlsAcceptor, SetupError> {
-            let config = terminate(shown.clone(), Arc::clone(&trust), protocols, system_time())?;
-            Ok(TlsAcceptor::from(Arc::<ServerConfig>::new(config)))
-        };
+        let ReceptionSetup { identity, trust, given, roster, local, own_ports, patience } = setup;
+        let given = given.into_iter().map(|(label, cell)| Ok((label, End::new(Shown::Given(cell), &trust)?)));
         Ok(Reception {
-            http: ends(HTTP)?,
-            opaque: ends(&[])?,
+            own: End::new(Shown::Identity(Arc::clone(&identity)), &trust)?,
+            given: given.collect::<Result<_, SetupError>>()?,
             mesh: MeshServer::new(identity, Arc::clone(&trust), system_time(), roster, patience)?,
-            shown,
             local,
             own_ports,
         })
     }
 
-    /// Ends a client's TLS; `early`: what was read of it already. Who it is, if it has proven that.
+    /// Where TLS ends with the certificate of this label; `None`: with the workload's own.
     ///
     /// # Errors
-    /// There is nothing to show, or the handshake fails.
-    pub(crate) async fn accept(
-        &self,
-        offers: &[Vec<u8>],
-        early: Vec<u8>,
-        socket: TcpStream,
-        patience: Duration,
-    ) -> Result<(TlsStream<Rewound>, Option<SpiffeId>), Refused> {
-        let holds = self.shown.holds(UnixTime::now());
-        let http = offers.iter().any(|offered| HTTP.contains(&offered.as_slice()));
-        let acceptor = if http { &self.http } else { &self.opaque };
-        match timeout(patience, acceptor.accept(Rewound::new(early, socket))).await {
-            Ok(Ok(stream)) => {
-                let peer = peer_id(stream.get_ref().1.peer_certificates());
-                Ok((stream, peer))
-            }
-            Ok(Err(error)) => {
-                let reason = if holds { handshake_reason(&error) } else { Reason::IdentityMissing };
-                Err(Refused { reason, detail: error.to_string() })
-            }
-            Err(_) => Err(Refused { reason: Reason::ClassifyTimeout, detail: "the handshake".to_owned() }),
-        }
+    /// The label is not known: nothing takes its place.
+    pub(crate) fn end(&self, certificate: Option<&str>) -> Result<&End, Refused> {
+        let Some(label) = certificate else { return Ok(&self.own) };
+        let unknown = || format!("the certificate `{label}` is not configured");
+        let refused = || Refused { reason: Reason::NotSupported, detail: unknown() };
+        self.given.get(label).ok_or_else(refused)
+    }
+
+    /// What rules of a set name that is not configured here, one line each: their connections are denied.
+    pub(crate) fn wanting(&self, set: &PolicySet) -> Vec<String> {
+        wanting(set, &self.given.keys().map(AsRef::as_ref).collect())
     }
 
     /// Why a connection of the mesh was not taken; `None`: it was, and ended later.
@@ -143,8 +145,55 @@ impl Reception {
 
 impl std::fmt::Debug for Reception {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reception").field("shown", &self.shown).finish_non_exhaustive()
+        f.debug_struct("Reception").field("given", &self.given.keys()).finish_non_exhaustive()
     }
+}
+
+impl End {
+    fn new(shown: Shown, trust: &Arc<TrustCell>) -> Result<Self, SetupError> {
+        let speaking = |protocols| -> Result<TlsAcceptor, SetupError> {
+            let config = terminate(shown.clone(), Arc::clone(trust), protocols, system_time())?;
+            Ok(TlsAcceptor::from(Arc::<ServerConfig>::new(config)))
+        };
+        Ok(End { http: speaking(HTTP)?, opaque: speaking(&[])?, shown })
+    }
+
+    /// Ends a client's TLS; `early`: what was read of it already. Who it is, if it has proven that.
+    ///
+    /// # Errors
+    /// There is nothing to show, or the handshake fails.
+    pub(crate) async fn accept(
+        &self,
+        offers: &[Vec<u8>],
+        early: Vec<u8>,
+        socket: TcpStream,
+        patience: Duration,
+    ) -> Result<(TlsStream<Rewound>, Option<SpiffeId>), Refused> {
+        let holds = self.shown.holds(UnixTime::now());
+        let http = offers.iter().any(|offered| HTTP.contains(&offered.as_slice()));
+        let acceptor = if http { &self.http } else { &self.opaque };
+        match timeout(patience, acceptor.accept(Rewound::new(early, socket))).await {
+            Ok(Ok(stream)) => {
+                let peer = peer_id(stream.get_ref().1.peer_certificates());
+                Ok((stream, peer))
+            }
+            Ok(Err(error)) => {
+                let reason = if holds { handshake_reason(&error) } else { Reason::IdentityMissing };
+                Err(Refused { reason, detail: error.to_string() })
+            }
+            Err(_) => Err(Refused { reason: Reason::ClassifyTimeout, detail: "the handshake".to_owned() }),
+        }
+    }
+}
+
+/// Which certificates rules of a set name and a configuration lacks, one line each.
+pub(crate) fn wanting(set: &PolicySet, labels: &BTreeSet<&str>) -> Vec<String> {
+    let unknown = set.certificates().filter(|(_, label)| !labels.contains(label));
+    unknown
+        .map(|(rule, label)| {
+            lacking(rule, &format!("names the certificate `{label}`, which is not configured"))
+        })
+        .collect()
 }
 
 /// The reason in a failed handshake: the certificate, the version, or the rest.

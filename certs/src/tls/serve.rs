@@ -15,7 +15,7 @@ use super::{SetupError, server, without_resumption};
 use crate::{Identity, Validity, inspection::Minted, key::PrivateKey, x509};
 
 /// Why a certificate and key can't be served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// Not PEM certificates, or none.
     #[error("no certificate chain in PEM")]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::{
     ServerConfig,
     pki_types::UnixTime,
@@ -23,8 +23,8 @@ use crate::IdentityCell;
 pub enum Shown {
     /// The workload's own identity.
     Identity(Arc<IdentityCell>),
-    /// A certificate that an operator gave.
-    Given(Arc<ArcSwap<Credential>>),
+    /// A certificate that an operator gave; none before the first good one.
+    Given(Arc<ArcSwapOption<Credential>>),
 }
 
 impl Shown {
@@ -34,15 +34,17 @@ impl Shown {
             Shown::Identity(cell) => {
                 cell.current().is_some_and(|current| !current.identity.validity().expired(now))
             }
-            Shown::Given(credential) => !credential.load().validity().expired(now),
+            Shown::Given(cell) => {
+                cell.load().as_ref().is_some_and(|credential| !credential.validity().expired(now))
+            }
         }
     }
 
     fn at(&self, time: &dyn TimeProvider) -> Option<Arc<CertifiedKey>> {
         match self {
             Shown::Identity(cell) => usable(&cell.current()?.identity, time),
-            Shown::Given(credential) => {
-                let credential = credential.load();
+            Shown::Given(cell) => {
+                let credential = cell.load_full()?;
                 let now = time.current_time()?;
                 (!credential.validity().expired(now)).then(|| Arc::clone(&credential.certified))
             }

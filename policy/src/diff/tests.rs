@@ -165,6 +165,20 @@ fn what_a_rule_demands_of_requests_and_servers_is_a_change_of_carriage() {
 }
 
 #[test]
+fn another_certificate_for_clients_is_a_change_of_carriage() {
+    let set = |label: &str| {
+        let text = format!(
+            "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  ingress:\n    - {{ name: shop, from: [ {{ cidrs: [ 10.0.0.0/8 ] }} ], ports: [ 443 ], tls: {{ mode: terminate{label} }} }}\n"
+        );
+        let documents = parse(&Source::new("p.yaml", text.as_str())).expect("a policy");
+        PolicySet::compile(&documents, &CompileOptions::default()).expect("rules that agree")
+    };
+    let (own, one) = (set(""), set(", certificate: one"));
+    let text = compare(&own, &one, Date::from_days(20_000)).to_string();
+    assert!(text.contains("no other demands -> clients are shown the certificate `one`"), "{text}");
+}
+
+#[test]
 fn upgrades_are_told_by_themselves() {
     let api = |http: &str| {
         format!(

@@ -17,6 +17,9 @@ const MOST: u32 = 1_000_000;
 /// Fields of `tls` that are for servers which the proxy verifies.
 pub(super) const ORIGIN: [&str; 3] = ["roots", "pins", "clientIdentity"];
 
+/// The field of `tls` that is for clients whose TLS ends here.
+pub(super) const CERTIFICATE: &str = "certificate";
+
 /// Fields of ingress rules alone.
 pub(super) const INGRESS: [&str; 2] = ["proxyProtocol", "forwarded"];
 
@@ -38,23 +41,35 @@ pub(super) fn limits(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Op
 
 /// What `tls` says of the server; faults were reported.
 pub(super) fn origin(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> OriginTls {
-    let roots = fields.value("roots").and_then(|node| roots(node, findings));
+    let roots = fields.value("roots").and_then(|node| label(node, "roots", "corporate", findings));
     let pins = fields.value("pins").map(|node| texts(node, "pins", findings, pin));
     let shows = fields.value("clientIdentity");
     let shows = shows.and_then(|node| scalar::boolean(node, "clientIdentity", findings));
     OriginTls { roots, pins: pins.unwrap_or_default(), client_identity: shows.unwrap_or(false) }
 }
 
-/// A label, never a file: where roots lie is for the operator of the proxy to say.
-fn roots(node: &Node<'_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
-    let text = scalar::text(node, "roots", findings)?;
+/// What clients are shown; faults were reported.
+pub(super) fn certificate(fields: &Fields<'_, '_>, findings: &mut Findings<'_>) -> Option<Box<str>> {
+    label(fields.value(CERTIFICATE)?, CERTIFICATE, "shop", findings)
+}
+
+/// A label, never a file: where roots and certificates lie is for the operator of the proxy to say.
+fn label(
+    node: &Node<'_>,
+    field: &'static str,
+    example: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Box<str>> {
+    let text = scalar::text(node, field, findings)?;
     if scalar::is_name(text) {
         return Some(text.into());
     }
-    let message = format!("`{}` is no label for roots: labels are 1 to 63 of a-z, 0-9 and `-`", shown(text));
-    let fix =
-        "write a label, such as `roots: corporate`; the proxy's configuration says which file it stands for";
-    findings.add("roots", &node.span, message, fix);
+    let (of, files) = if field == CERTIFICATE { ("a certificate", "files") } else { (field, "file") };
+    let message = format!("`{}` is no label for {of}: labels are 1 to 63 of a-z, 0-9 and `-`", shown(text));
+    let fix = format!(
+        "write a label, such as `{field}: {example}`; the proxy's configuration says which {files} it stands for"
+    );
+    findings.add(field, &node.span, message, fix);
     None
 }
 

@@ -79,7 +79,7 @@ fn rest<T: RuleEnd>(
     let limit = demands::limits(fields, findings);
     let client_address = demands::client_address(fields, findings);
     let audit_until = audit_until(fields, findings);
-    let (action, Carried { protocol, tls, origin }) = (action?, carriage?);
+    let (action, Carried { protocol, tls, origin, certificate }) = (action?, carriage?);
     Some(Rule {
         name: Spanned { value: String::new(), span: 0..0 },
         reason,
@@ -88,7 +88,7 @@ fn rest<T: RuleEnd>(
         ports,
         protocol,
         tls,
-        demands: Demands { limit, origin, client_address },
+        demands: Demands { limit, origin, certificate, client_address },
         http,
         audit_until,
         span: node.span.clone(),

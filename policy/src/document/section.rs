@@ -7,7 +7,7 @@ use super::{
     fields::{self, Fields},
     findings::Findings,
     scalar,
-    tree::{self, Node, Value},
+    tree::{self, Entry, Node, Value},
 };
 use crate::{Diagnostic, Source};
 
@@ -72,6 +72,25 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
         let node = self.fields.value(name)?;
         let items = fields::list(node, name, &mut self.findings.borrow_mut());
         Some(items.iter().filter_map(|item| Section::open(item, what, known, self.findings)).collect())
+    }
+
+    /// A mapping from names of the author's own to sections, each called `what` in messages.
+    pub fn section_map(
+        &self,
+        name: &str,
+        what: &str,
+        known: &[&'static str],
+    ) -> Option<std::collections::BTreeMap<String, Section<'n, 's, 'f>>> {
+        let node = self.fields.value(name)?;
+        let Value::Mapping(entries) = &node.value else {
+            scalar::wrong_type(node, name, "a mapping", &mut self.findings.borrow_mut());
+            return None;
+        };
+        let named = entries.iter().filter(|entry| is_name(entry, name, &mut self.findings.borrow_mut()));
+        let opened = |entry: &'n Entry<'s>| {
+            Some((entry.key.to_string(), Section::open(&entry.value, what, known, self.findings)?))
+        };
+        Some(named.filter_map(opened).collect())
     }
 
     /// Reports the absence of a field.
@@ -140,9 +159,7 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
         };
         let mut found = std::collections::BTreeMap::new();
         for entry in entries {
-            if !scalar::is_name(&entry.key) {
-                let message = format!("`{}` is no name in `{name}`", scalar::shown(&entry.key));
-                findings.add("name", &entry.key_span, message, "write 1 to 63 of a-z, 0-9 and `-`");
+            if !is_name(entry, name, findings) {
                 continue;
             }
             let Some(text) = scalar::text(&entry.value, &entry.key, findings) else { continue };
@@ -188,4 +205,13 @@ impl<'n, 's, 'f> Section<'n, 's, 'f> {
     pub fn wrong(&self, span: &Range<usize>, code: &'static str, message: String, fix: &str) {
         self.findings.borrow_mut().add(code, span, message, fix);
     }
+}
+
+fn is_name(entry: &Entry<'_>, of: &str, findings: &mut Findings<'_>) -> bool {
+    let right = scalar::is_name(&entry.key);
+    if !right {
+        let message = format!("`{}` is no name in `{of}`", scalar::shown(&entry.key));
+        findings.add("name", &entry.key_span, message, "write 1 to 63 of a-z, 0-9 and `-`");
+    }
+    right
 }

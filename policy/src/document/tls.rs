@@ -61,13 +61,14 @@ pub(super) struct Carried {
     pub(super) protocol: Protocol,
     pub(super) tls: TlsMode,
     pub(super) origin: OriginTls,
+    pub(super) certificate: Option<Box<str>>,
 }
 
 impl Carried {
     /// Of rules whose `tls` has no meaning.
     fn irrelevant(protocol: Protocol) -> Carried {
         let tls = TlsMode::Passthrough { min_tls12: false };
-        Carried { protocol, tls, origin: OriginTls::default() }
+        Carried { protocol, tls, origin: OriginTls::default(), certificate: None }
     }
 }
 
@@ -80,6 +81,9 @@ struct Written {
     origin: OriginTls,
     /// The first field that is written of those that make up `origin`.
     option: Option<&'static str>,
+    certificate: Option<Box<str>>,
+    /// It is written, be it right or wrong.
+    names_certificate: bool,
     /// Something in it was reported; defaults would only add noise.
     broken: bool,
 }
@@ -127,7 +131,8 @@ pub(super) fn carriage(
             carriage.judge_http(mode, findings);
             carriage.judge_client_address(findings);
             judge_written(fields, mode, &written, findings);
-            Some(Carried { protocol, tls: finished(mode, &written), origin: written.origin })
+            let tls = finished(mode, &written);
+            Some(Carried { protocol, tls, origin: written.origin, certificate: written.certificate })
         }
         None => {
             judge_alone(fields, Some(protocol), &written, findings);
@@ -161,6 +166,11 @@ fn judge_written(fields: &Fields<'_, '_>, mode: Mode, written: &Written, finding
         let message = format!("`tls.{option}` is for servers that Sidegate itself verifies");
         let fix = format!("write `mode: originate` or `inspect`, or remove `{option}`");
         findings.refuse(fields.entry("tls"), "tls-option", &message, &fix);
+    }
+    if mode != Mode::Terminate && written.names_certificate {
+        let message = "`tls.certificate` is for clients whose TLS ends at the proxy";
+        let fix = "write `mode: terminate`, or remove `certificate`";
+        findings.refuse(fields.entry("tls"), "tls-option", message, fix);
     }
     let exemption = match (mode, written.min_tls12) {
         (Mode::None, _) => Some("mode: none"),
@@ -254,7 +264,10 @@ fn refuse_http(fields: &Fields<'_, '_>, message: &str, fix: &str, findings: &mut
 fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
     let broken = Written { broken: true, ..Written::default() };
     let mut known = vec!["mode", "min"];
-    known.extend(demands::ORIGIN.iter().filter(|_| end == "to"));
+    match end {
+        "to" => known.extend(demands::ORIGIN),
+        _ => known.push(demands::CERTIFICATE),
+    }
     let Some(fields) = Fields::open(node, "`tls`", &known, findings) else { return broken };
     if known.iter().all(|field| fields.entry(field).is_none()) {
         findings.add("missing-field", &node.span, "`tls` says nothing", "add `mode`, or remove `tls`");
@@ -271,6 +284,9 @@ fn written(node: &Node<'_>, end: &str, findings: &mut Findings<'_>) -> Written {
         option: demands::ORIGIN
             .into_iter()
             .find(|field| known.contains(field) && fields.entry(field).is_some()),
+        certificate: demands::certificate(&fields, findings),
+        names_certificate: known.contains(&demands::CERTIFICATE)
+            && fields.entry(demands::CERTIFICATE).is_some(),
         broken: unreadable,
     }
 }

@@ -105,8 +105,10 @@ fn carriage<T>(out: &mut String, rule: &Rule<T>) {
     let OriginTls { roots, pins, client_identity } = &rule.demands.origin;
     let roots = roots.as_deref().map(|roots| format!(", roots: {}", text(roots))).unwrap_or_default();
     let pins = if pins.is_empty() { String::new() } else { format!(", pins: {}", list(pins)) };
+    let certificate = rule.demands.certificate.as_deref();
+    let certificate = certificate.map(|label| format!(", certificate: {}", text(label))).unwrap_or_default();
     let shows = if *client_identity { ", clientIdentity: true" } else { "" };
-    field(out, 6, "tls", &format!("{{ mode: {mode}{roots}{pins}{shows} }}"));
+    field(out, 6, "tls", &format!("{{ mode: {mode}{roots}{pins}{shows}{certificate} }}"));
 }
 
 fn demands(out: &mut String, demands: &Demands) {

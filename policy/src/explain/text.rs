@@ -60,6 +60,7 @@ impl fmt::Display for TreatmentView {
             ("originate", _) => f.write_str("plaintext here, TLS 1.3 upstream")?,
             ("inspect", _) => f.write_str("TLS is opened, inspected and made anew")?,
             ("mesh", _) => f.write_str("mutual TLS between workloads")?,
+            ("terminate", _) if self.certificate.is_some() => f.write_str("TLS ends here")?,
             ("terminate", _) => f.write_str("TLS ends here, with the workload's certificate")?,
             _ => f.write_str("bytes pass as they are (exempt from TLS 1.3)")?,
         }
@@ -91,6 +92,9 @@ impl TreatmentView {
         if self.client_identity {
             said.push("shows the workload's certificate".to_owned());
         }
+        said.extend(
+            self.certificate.as_ref().map(|label| format!("clients are shown the certificate `{label}`")),
+        );
         said.extend(self.client_address.map(|field| format!("client address by `{field}`")));
         said
     }

@@ -1,6 +1,9 @@
 //! What the pipeline of connections towards the workload asks beside the verdict itself.
 
-use crate::{Arrival, Observed, Request, address::with_embedded, decision::TlsMode, document::Protocol};
+use crate::{
+    Arrival, Demands, Observed, Request, address::with_embedded, decision::TlsMode, demands::NONE,
+    document::Protocol,
+};
 
 use super::{
     Peek, PolicySet,
@@ -49,21 +52,30 @@ fn by_rule(rule: &CompiledRule, arrival: Arrival) -> (bool, bool) {
     }
 }
 
-pub(super) fn terminates(set: &PolicySet, request: &Request<'_>) -> bool {
+pub(super) fn terminating<'s>(set: &'s PolicySet, request: &Request<'_>) -> Option<&'s Demands> {
     if request.arrival != Arrival::Plain || !matches!(request.observed, Observed::Tls { .. }) {
-        return false;
+        return None;
     }
-    // Of equals the stricter one.
-    let mut best: Option<(Rank, bool)> = None;
+    let mut best: Option<(Rank, Option<&'s Demands>)> = None;
     set.ingress.index.visit(request, Rank::NONE, |spot: Spot<'_>| {
         for rule in covering(spot.allows(), set, request.port) {
             let ends = rule.tls == TlsMode::Terminate;
             let carries = rule.tls != TlsMode::Mesh && matches!(rule.protocol, Protocol::Tls | Protocol::Tcp);
-            if ends || carries {
-                best = best.max(Some((spot.rank, ends)));
+            if !ends && !carries {
+                continue;
+            }
+            let demands = ends.then(|| rule.demands.as_deref().unwrap_or(&NONE));
+            // Of equals the stricter one.
+            if best.is_none_or(|best| strictness((spot.rank, demands)) > strictness(best)) {
+                best = Some((spot.rank, demands));
             }
         }
         best.map_or(Rank::NONE, |(rank, _)| rank)
     });
-    best.is_some_and(|(_, ends)| ends)
+    best.and_then(|(_, demands)| demands)
+}
+
+/// Ends before not, and a named certificate before none; of two names always the same one.
+fn strictness((rank, demands): (Rank, Option<&Demands>)) -> (Rank, Option<Option<&str>>) {
+    (rank, demands.map(|demands| demands.certificate.as_deref()))
 }

@@ -233,7 +233,12 @@ impl PolicySet {
     /// Whether the proxy is to end the TLS of a connection towards the workload that shows a ClientHello: of the rules
     /// that could carry it the most specific one says `terminate`. What is inside is judged then.
     pub fn terminates(&self, request: &Request<'_>) -> bool {
-        inbound::terminates(self, request)
+        self.terminating(request).is_some()
+    }
+
+    /// The same, with what that rule demands.
+    pub fn terminating(&self, request: &Request<'_>) -> Option<&Demands> {
+        inbound::terminating(self, request)
     }
 
     /// Allowed datagram destinations, disjoint where that is cheap. Deny rules in audit count as enforced here,
@@ -283,7 +288,13 @@ impl PolicySet {
             .filter(|(_, origin)| **origin != demands::OriginTls::default())
     }
 
-    /// The same of the rule that a decision of this set rests on.
+    /// The rules that name a certificate for clients, and its label.
+    pub fn certificates(&self) -> impl Iterator<Item = (&RuleFacts, &str)> {
+        self.rules()
+            .filter_map(|(_, rule)| Some((&rule.facts, rule.demands.as_ref()?.certificate.as_deref()?)))
+    }
+
+    /// What the rule demands that a decision of this set rests on.
     pub fn demands_of(&self, decision: &Decision) -> &Demands {
         decision.rule.and_then(|rule| self.demands(rule)).map_or(&demands::NONE, AsRef::as_ref)
     }

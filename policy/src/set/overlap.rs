@@ -53,6 +53,7 @@ struct Piece<'a> {
 struct Carried<'a> {
     treatment: Treatment,
     origin: Option<&'a OriginTls>,
+    certificate: Option<&'a str>,
     client_address: Option<ClientAddress>,
 }
 
@@ -103,6 +104,7 @@ fn carriage<'a>(compiler: &'a Compiler<'_>, added: &Added) -> Option<(Protocol, 
     let carried = Carried {
         treatment: Treatment { demands: false, ..rule.treatment(end, added.entry.private) },
         origin: demands.map(|demands| &demands.origin).filter(|origin| **origin != OriginTls::default()),
+        certificate: demands.and_then(|demands| demands.certificate.as_deref()),
         client_address: demands.and_then(|demands| demands.client_address),
     };
     Some((rule.protocol, carried))

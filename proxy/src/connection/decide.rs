@@ -37,6 +37,8 @@ pub struct Facts {
     pub flaw: Option<Reason>,
     /// The request that is judged, where it is one and not a whole connection.
     pub http: Option<Requested>,
+    /// The label of the certificate that the client was shown, where its TLS ended here with one that a rule names.
+    pub certificate: Option<Box<str>>,
     /// Nobody looked at the first bytes, for no rule of that time asked for them. A later set may.
     pub unseen: bool,
 }
@@ -74,6 +76,7 @@ impl Facts {
             observed: Observed::Opaque,
             flaw: None,
             http: None,
+            certificate: None,
             unseen: true,
         }
     }
@@ -278,6 +281,9 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
     if decision.verdict != Verdict::Denied && !carried {
         return denied(decision, Reason::NotSupported);
     }
+    if decision.verdict == Verdict::Allowed && shown_otherwise(facts, decision.treatment, demands) {
+        return denied(decision, Reason::CarriedOtherwise);
+    }
     match facts.flaw {
         Some(flaw) if decision.verdict != Verdict::Allowed && for_want_of_facts(decision.reason) => {
             Decision { reason: flaw, ..decision }
@@ -288,6 +294,13 @@ fn judge(set: &PolicySet, facts: &Facts) -> Decision {
             without_hidden_hosts(set, facts, sealed_again(facts, decision)),
         ),
     }
+}
+
+/// Whether the client was shown another certificate than the rule names that lets it pass now: a less specific one, when
+/// what is inside is none of what the most specific one allows, or one of a later set.
+fn shown_otherwise(facts: &Facts, treatment: Option<Treatment>, demands: &Demands) -> bool {
+    let ends = treatment.is_some_and(|treatment| treatment.tls == TlsMode::Terminate);
+    ends && facts.arrival == Arrival::Terminated && facts.certificate != demands.certificate
 }
 
 /// Requests of TLS that was opened go on in TLS to a server that was verified, and never as they are: also where another
@@ -367,7 +380,7 @@ pub fn carried_out(treatment: Treatment, demands: &Demands) -> bool {
 
 /// Every demand by name, so that no new one is passed over in silence.
 fn honoured(demands: &Demands, per_request: bool) -> bool {
-    let Demands { limit, origin, client_address: _ } = demands;
+    let Demands { limit, origin, certificate: _, client_address: _ } = demands;
     // Carried out wherever a server is verified, which is where they can be written.
     let OriginTls { roots: _, pins: _, client_identity: _ } = origin;
     // Limits are kept where requests are judged.

@@ -48,31 +48,45 @@ async fn establish(mut link: Link) -> Option<Established> {
         return refuse(link, Judgement::refused(Reason::AddressOwnListener), Words::Reset).await;
     }
     let classified = observe(Accepted { link, original }).await;
-    if ends_tls(&classified) {
-        Box::pin(terminate(classified)).await;
+    if let Some(ending) = ends_tls(&classified) {
+        Box::pin(terminate(classified, ending)).await;
         return None;
     }
     let judged = admit(classified).await?;
     carry(judged).await
 }
 
-fn ends_tls(classified: &Classified) -> bool {
+/// How the client's TLS is ended.
+struct Ending {
+    /// The label of the certificate that it is shown; `None`: the workload's own.
+    certificate: Option<Box<str>>,
+}
+
+fn ends_tls(classified: &Classified) -> Option<Ending> {
     let gate = &classified.link.worker.gate;
-    gate.reception.is_some() && gate.policies.current().terminates(&classified.facts.request(today()))
+    gate.reception.as_ref()?;
+    let set = gate.policies.current();
+    let demands = set.terminating(&classified.facts.request(today()))?;
+    Some(Ending { certificate: demands.certificate.clone() })
 }
 
 /// Ends the client's TLS; what is inside is looked at and judged then.
-async fn terminate(classified: Classified) {
+async fn terminate(classified: Classified, Ending { certificate }: Ending) {
     let Classified { link, facts, early } = classified;
     let Link { mut record, client, slot, worker } = link;
     let gate = Arc::clone(&worker.gate);
     let Some(reception) = &gate.reception else { return };
     let offers = early.hello.as_ref().map(|(hello, _)| hello.alpn.clone()).unwrap_or_default();
-    match reception.accept(&offers, early.bytes, client, gate.settings.classify_timeout).await {
+    let ended = match reception.end(certificate.as_deref()) {
+        Ok(end) => end.accept(&offers, early.bytes, client, gate.settings.classify_timeout).await,
+        Err(refused) => Err(refused),
+    };
+    match ended {
         Ok((stream, peer)) => {
             record.tls = Some(TlsVersion::Tls13);
             let source = record.source();
             let facts = Facts::inbound(source, facts.original, Arrival::Terminated, peer);
+            let facts = Facts { certificate, ..facts };
             Inside { record, slot, worker }.serve(stream, facts).await;
         }
         Err(Refused { reason, detail }) => {

@@ -61,6 +61,7 @@ pub(crate) async fn observe(accepted: Accepted) -> Classified {
         observed: Observed::Opaque,
         flaw: None,
         http: None,
+        certificate: None,
         unseen: true,
     };
     let early = look(&mut link.client, peek, &gate.settings, &mut facts).await;

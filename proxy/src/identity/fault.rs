@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use sidegate_certs::{
-    UnixTime, bundle::BundleError, identity::IdentityError, revocation::ListError, tls::OriginError,
+    UnixTime,
+    bundle::BundleError,
+    identity::IdentityError,
+    revocation::ListError,
+    tls::{CredentialError, OriginError},
 };
 use sidegate_policy::{Diagnostic, Source};
 
@@ -74,6 +78,9 @@ pub enum Ground {
     /// Roots that servers outside the mesh are verified by.
     #[error(transparent)]
     Roots(#[from] OriginError),
+    /// A certificate for clients, and its key.
+    #[error(transparent)]
+    Certificate(#[from] CredentialError),
     /// A file for revocation lists with too many certificates.
     #[error("there are more than 32 certificates in it")]
     Issuers,
@@ -117,6 +124,15 @@ impl Fault {
                 "see that the agent runs and that an entry for this workload is registered with it"
             }
             Ground::Roots(_) => "give root certificates in PEM, each of them readable",
+            Ground::Certificate(CredentialError::Chain | CredentialError::Authority) => {
+                "give the server's certificate chain in PEM, leaf first"
+            }
+            Ground::Certificate(CredentialError::Key(_)) => {
+                "give the private key in PEM: P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits"
+            }
+            Ground::Certificate(CredentialError::Mismatch) => {
+                "give the key that the certificate was issued for; where both are renewed, replace both at once"
+            }
             Ground::NoRootHolds => "replace the bundle by the trust domain's present one",
             Ground::List(_) | Ground::NoList | Ground::Issuers => {
                 "give complete lists (DER, or `X509 CRL` in PEM); the certificate of an issuer that is no root of the \
@@ -129,7 +145,10 @@ impl Fault {
     pub fn diagnostic(&self) -> Diagnostic {
         let code = match &self.ground {
             Ground::Absent | Ground::Unreadable(_) | Ground::Moving => "unreadable",
-            Ground::Identity(IdentityError::Mismatch) => "key-mismatch",
+            Ground::Identity(IdentityError::Mismatch) | Ground::Certificate(CredentialError::Mismatch) => {
+                "key-mismatch"
+            }
+            Ground::Certificate(_) => "certificate",
             Ground::Identity(_) => "identity",
             Ground::Expired(_) | Ground::NotYet(_) | Ground::NoRootHolds => "expired",
             Ground::TrustDomain { .. } | Ground::Workload { .. } => "identity-other",

@@ -127,7 +127,7 @@ fn admit(revocations: &mut Revocations, bytes: &[u8], bundle: &TrustBundle) -> R
     if lists == 0 { Err(Ground::NoList) } else { Ok(()) }
 }
 
-fn bytes_of(path: &Path, largest: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+pub(crate) fn bytes_of(path: &Path, largest: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
     read(path, largest).map_err(|error| {
         let ground = match error.kind() {
             io::ErrorKind::NotFound => Ground::Absent,

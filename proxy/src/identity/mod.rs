@@ -19,6 +19,7 @@ mod workload_api;
 pub use fault::{Fault, Ground};
 pub use files::IdentityFiles;
 pub use follow::Follower;
+pub(crate) use load::bytes_of;
 pub use load::check;
 pub use told::Identities;
 pub(crate) use told::unconfigured;
@@ -28,7 +29,8 @@ pub use workload_api::{Endpoint, VARIABLE, WorkloadApi};
 pub const EXPIRY: &str = "sidegate_identity_expiry_seconds";
 /// Times that a certificate replaced another one.
 pub const ROTATIONS: &str = "sidegate_identity_rotations_total";
-/// Times that files were refused, by `part`: `identity` (certificate and key) or `trust` (bundle and revocation lists).
+/// Times that files were refused, by `part`: `identity` (certificate and key), `trust` (bundle and revocation lists), `roots` or
+/// `certificates` (files by label).
 pub const ERRORS: &str = "sidegate_identity_errors_total";
 
 /// Where an identity comes from.

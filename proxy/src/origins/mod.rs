@@ -17,7 +17,7 @@ use sidegate_certs::{
     identity::Current,
     tls::{H2, HTTP1, NotPinned, Origin, Pin, system_time},
 };
-use sidegate_policy::{HostName, PolicySet, Reason, demands::OriginTls};
+use sidegate_policy::{HostName, PolicySet, Reason, RuleFacts, demands::OriginTls};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -186,14 +186,7 @@ impl Origins {
 pub fn wanting(set: &PolicySet, labels: &BTreeSet<&str>, identity: bool) -> Vec<String> {
     let mut said = Vec::new();
     for (rule, origin) in set.origins() {
-        let mut say = |what: String| {
-            let (file, line) = &rule.place;
-            let denied = "what it matches is denied (not-supported), never weakened";
-            said.push(format!(
-                "rule `{}` of policy `{}` ({file}:{line}) {what}: {denied}",
-                rule.name, rule.policy
-            ));
-        };
+        let mut say = |what: String| said.push(lacking(rule, &what));
         if let Some(label) = origin.roots.as_deref().filter(|label| !labels.contains(label)) {
             say(format!("names the roots `{label}`, which are not configured"));
         }
@@ -202,6 +195,13 @@ pub fn wanting(set: &PolicySet, labels: &BTreeSet<&str>, identity: bool) -> Vec<
         }
     }
     said
+}
+
+/// A rule that demands what a configuration lacks.
+pub(crate) fn lacking(rule: &RuleFacts, what: &str) -> String {
+    let (file, line) = &rule.place;
+    let denied = "what it matches is denied (not-supported), never weakened";
+    format!("rule `{}` of policy `{}` ({file}:{line}) {what}: {denied}", rule.name, rule.policy)
 }
 
 /// The roots of the operating system, in PEM; where it has none those of Mozilla that this build carries.

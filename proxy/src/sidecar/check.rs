@@ -15,6 +15,7 @@ use crate::{
     identity::{self, Ground, IdentitySource},
     origins::{self, RootsFollower},
     peers,
+    reception::{self, CertificatesFollower},
 };
 
 /// What a configuration and its policies come to.
@@ -70,14 +71,19 @@ fn documents(
 ) -> Result<(Vec<status::DocumentSummary>, Vec<String>), Vec<Diagnostic>> {
     let loaded = contents.compile(options)?;
     let labels = config.roots.keys().map(String::as_str).collect();
-    Ok((loaded.documents, origins::wanting(&loaded.set, &labels, config.identity.is_some())))
+    let mut wanting = origins::wanting(&loaded.set, &labels, config.identity.is_some());
+    if config.inbound.capture {
+        let labels = config.certificates.keys().map(String::as_str).collect();
+        wanting.extend(reception::wanting(&loaded.set, &labels));
+    }
+    Ok((loaded.documents, wanting))
 }
 
 fn absent_peers(path: &Path) -> String {
     format!("{}: it is not there: until it is, the proxy is not ready", path.display())
 }
 
-/// Of the files of identity and roots those that are not there, which may come later, and what is wrong with those that are.
+/// Of the files of identity, roots and certificates those that are not there, which may come later, and what is wrong with those that are.
 fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
     let faults = match &config.identity {
         Some(IdentitySource::Files(files)) => Some(identity::check(files, UnixTime::now())),
@@ -86,12 +92,14 @@ fn identity_faults(config: &Config) -> (Vec<String>, Vec<Diagnostic>) {
     };
     let absent = |fault: &identity::Fault| fault.ground == Ground::Absent;
     let (missing, mut wrong): (Vec<_>, Vec<_>) = faults.unwrap_or_default().into_iter().partition(absent);
-    let (no_roots, more): (Vec<_>, Vec<_>) =
-        RootsFollower::check(&config.roots).into_iter().partition(absent);
+    let labelled = RootsFollower::check(&config.roots)
+        .into_iter()
+        .chain(CertificatesFollower::check(&config.certificates, UnixTime::now()));
+    let (unlabelled, more): (Vec<_>, Vec<_>) = labelled.partition(absent);
     wrong.extend(more);
     let unready = missing.iter().map(|fault| format!("{fault}: until it is, the proxy is not ready"));
     let denied =
-        no_roots.iter().map(|fault| format!("{fault}: until it is, rules that name its label are denied"));
+        unlabelled.iter().map(|fault| format!("{fault}: until it is, rules that name its label are denied"));
     let absent = unready.chain(denied).collect();
     (absent, wrong.iter().map(identity::Fault::diagnostic).collect())
 }

@@ -22,6 +22,7 @@ use crate::{
     dns::ResolvConf,
     identity::IdentitySource,
     mesh::MESH_PORT,
+    reception::CertificateFiles,
     redirect::{DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID},
     settings::Settings,
 };
@@ -41,6 +42,9 @@ pub struct Config {
     /// Files of root certificates, by the label that rules name them by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub roots: BTreeMap<String, PathBuf>,
+    /// Files of certificates for clients, by the label that rules name them by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, CertificateFiles>,
     /// What inspection writes for the workload; `None`: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inspection: Option<InspectionFiles>,
@@ -163,6 +167,7 @@ const FIELDS: &[&str] = &[
     "workload",
     "identity",
     "roots",
+    "certificates",
     "inspection",
     "peers",
     "listen",
@@ -248,6 +253,7 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
         peers: peers(root, folder),
         identity,
         roots: root.map("roots", "write a path", path).unwrap_or_default(),
+        certificates: certificates(root, folder),
         inspection: root.section("inspection", &["bundle"]).and_then(|section| {
             section.require(
                 "bundle",
@@ -267,6 +273,25 @@ fn build(root: &Section<'_, '_, '_>, folder: &Path) -> Option<Config> {
         redirect: redirect(root),
         settings: settings(root),
     })
+}
+
+/// Certificates for clients, with their keys.
+fn certificates(root: &Section<'_, '_, '_>, folder: &Path) -> BTreeMap<String, CertificateFiles> {
+    let path = |text: &str| (!text.is_empty()).then(|| folder.join(text));
+    let files = |section: &Section<'_, '_, '_>| {
+        section.require(
+            "certificate",
+            "a certificate",
+            "name the chain's file (PEM): `certificate: shop.crt`",
+        );
+        section.require("key", "a certificate", "name the private key's file (PEM): `key: shop.key`");
+        let file = |name| section.parsed(name, "write a path", path);
+        let (certificate, key) = (file("certificate"), file("key"));
+        Some(CertificateFiles { certificate: certificate?, key: key? })
+    };
+    let sections = root.section_map("certificates", "a certificate", &["certificate", "key"]);
+    let read = |(label, section): (String, Section<'_, '_, '_>)| Some((label, files(&section)?));
+    sections.unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
 /// The peers file. Without an identity nobody could be reached by it.

@@ -3,8 +3,6 @@
 
 use std::{io, sync::Arc};
 
-use sidegate_certs::tls::Shown;
-
 use super::{
     StartError,
     config::{Config, Listen},
@@ -13,7 +11,7 @@ use super::{
 };
 use crate::{
     mesh::Membership,
-    reception::{Reception, ReceptionSetup},
+    reception::{CertificatesFollower, Reception, ReceptionSetup},
     redirect::links,
 };
 
@@ -21,6 +19,7 @@ use crate::{
 pub(super) fn reception(
     config: &Config,
     membership: Option<&Membership>,
+    certificates: &CertificatesFollower,
 ) -> Result<Option<Reception>, StartError> {
     if !config.inbound.capture {
         return Ok(None);
@@ -32,9 +31,9 @@ pub(super) fn reception(
         None => Default::default(),
     };
     let setup = ReceptionSetup {
-        shown: Shown::Identity(Arc::clone(&identity)),
         identity,
         trust,
+        given: certificates.cells(),
         roster,
         local: links::remembered_addresses(),
         own_ports: own_ports(&config.listen).to_vec(),

@@ -61,6 +61,7 @@ use crate::{
     origins::{Origins, RootsFollower},
     peers,
     policy_store::PolicyStore,
+    reception::CertificatesFollower,
     redirect::{RedirectError, links, original_dst},
     server::{Gate, Listeners, Running},
 };
@@ -133,12 +134,13 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
     config.fill_identity(std::env::var(identity::VARIABLE).ok());
     let follower = config.identity.clone().map(Followed::begun);
     let roots = RootsFollower::begun(&config.roots);
+    let certificates = CertificatesFollower::begun(&config.certificates);
     let mut origins = Origins::of_system().with_roots(&roots);
     if let Some(follower) = &follower {
         origins = origins.with_identity(Arc::clone(&follower.identities().identity));
     }
     let membership = follower.as_ref().map(|follower| Membership::new(follower.identities()));
-    let reception = inbound::reception(&config, membership.as_ref())?;
+    let reception = inbound::reception(&config, membership.as_ref(), &certificates)?;
     let gate = Arc::new(Gate { reception, ..open_gate(&config, first.set, origins, membership)? });
     kernel.record_refusals(&gate);
     let peers = config.peers.clone().map(|path| followed_peers(path, &gate));
@@ -176,6 +178,7 @@ pub fn serve(mut config: Config) -> Result<(), StartError> {
         tokio::spawn(reloader.run(watch, signals.hangup));
         follower.map(|follower| tokio::spawn(follower.run()));
         tokio::spawn(roots.run());
+        tokio::spawn(certificates.run());
         peers.map(|follower| tokio::spawn(follower.run()));
         gate.membership.clone().map(|membership| tokio::spawn(membership.watch()));
         tokio::spawn(renew_inspection(Arc::clone(&gate), config.inspection.clone()));
@@ -434,7 +437,7 @@ fn banner(config: &Config, gate: &Gate, status: &Status) {
         tracing::error!("not ready: {NONE_APPLIES}");
     }
     inbound::tell(&documents, config.inbound.capture);
-    tell_wanting(&gate.origins.wanting(&gate.policies.current()));
+    tell_wanting(gate, &gate.policies.current());
     for document in documents.iter().filter(|document| document.audit) {
         tracing::warn!(
             policy = document.name,
@@ -463,8 +466,9 @@ async fn renew_inspection(gate: Arc<Gate>, files: Option<InspectionFiles>) {
 }
 
 /// What rules demand and the configuration lacks. To be called for every generation.
-fn tell_wanting(wanting: &[String]) {
-    for line in wanting {
+fn tell_wanting(gate: &Gate, set: &PolicySet) {
+    let certificates = gate.reception.iter().flat_map(|reception| reception.wanting(set));
+    for line in gate.origins.wanting(set).into_iter().chain(certificates) {
         tracing::warn!("{line}");
     }
 }

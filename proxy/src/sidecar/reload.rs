@@ -93,7 +93,7 @@ impl Reloader {
 
     fn accept(&self, loaded: Loaded) {
         let generation = loaded.set.generation();
-        super::tell_wanting(&self.gate.origins.wanting(&loaded.set));
+        super::tell_wanting(&self.gate, &loaded.set);
         let documents = loaded.documents.len();
         let applying = loaded.documents.iter().filter(|document| document.applies).count();
         self.gate.policies.replace(loaded.set);

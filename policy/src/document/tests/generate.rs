@@ -52,8 +52,12 @@ fn origin() -> impl Strategy<Value = OriginTls> {
 /// What a rule of any direction may demand; of the rest each rule keeps what fits it.
 fn demands() -> impl Strategy<Value = Demands> {
     let kinds = vec![ClientAddress::ProxyProtocol, ClientAddress::Forwarded];
-    (limit(), origin(), prop::option::of(prop::sample::select(kinds)))
-        .prop_map(|(limit, origin, client_address)| Demands { limit, origin, client_address })
+    (limit(), origin(), prop::option::of(name()), prop::option::of(prop::sample::select(kinds))).prop_map(
+        |(limit, origin, certificate, client_address)| {
+            let certificate = certificate.map(Into::into);
+            Demands { limit, origin, certificate, client_address }
+        },
+    )
 }
 
 fn fitting(demands: Demands, rule: (Action, Protocol, TlsMode), egress: bool) -> Demands {
@@ -70,6 +74,7 @@ fn fitting(demands: Demands, rule: (Action, Protocol, TlsMode), egress: bool) ->
     Demands {
         limit: demands.limit.filter(|_| requests),
         origin: if verified { demands.origin } else { OriginTls::default() },
+        certificate: demands.certificate.filter(|_| tls == TlsMode::Terminate),
         client_address: demands.client_address.filter(tells),
     }
 }

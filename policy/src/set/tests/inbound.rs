@@ -99,3 +99,54 @@ fn bytes_are_read_where_a_verdict_may_rest_on_them() {
     assert_eq!(peek("10.0.0.1", 8080, Arrival::Plain, None), Peek::Brief);
     assert_eq!(peek("10.0.0.1", 8080, Arrival::Mesh, Some(&a)), Peek::Unneeded);
 }
+
+fn terminate(name: &str, more: &str) -> String {
+    format!("    - {{ name: {name}, from: [ {{ cidrs: [ 10.1.0.0/16 ] }} ], ports: [ 443 ], {more} }}\n")
+}
+
+#[test]
+fn the_rule_that_ends_tls_names_what_clients_are_shown() {
+    let shop = terminate("shop", "tls: { mode: terminate, certificate: shop }");
+    let set = ingress(&format!("{shop}{}", TERMINATE.replace("10.1.0.0/16", "10.1.2.0/24")));
+    let shown = |address: &str| {
+        let demands = set.terminating(&from(address, 443, TLS13, Arrival::Plain))?;
+        Some(demands.certificate.as_deref())
+    };
+    assert_eq!(shown("10.1.0.1"), Some(Some("shop")));
+    assert_eq!(shown("10.1.2.1"), Some(None), "the workload's own");
+    assert_eq!(shown("10.0.0.1"), None, "passed through");
+    assert_eq!(
+        set.certificates().map(|(rule, label)| (&*rule.name, label)).collect::<Vec<_>>(),
+        [("shop", "shop")]
+    );
+    let explained = set.explain(&from("10.1.0.1", 443, Observed::Opaque, Arrival::Terminated)).to_string();
+    assert!(
+        explained.contains("TLS ends here; ")
+            && explained.contains("; clients are shown the certificate `shop`"),
+        "{explained}"
+    );
+}
+
+#[test]
+fn rules_that_show_other_certificates_to_the_same_clients_disagree() {
+    let compiled = |one: &str, two: &str| {
+        let rules = terminate("one", one) + &terminate("two", two);
+        let text = format!(
+            "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  ingress:\n{rules}"
+        );
+        let documents = parse(&Source::new("p.yaml", text)).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        PolicySet::compile(&documents, &crate::CompileOptions::default()).map_err(|found| found[0].code)
+    };
+    let (x, y) =
+        ("tls: { mode: terminate, certificate: one }", "tls: { mode: terminate, certificate: other }");
+    let own = "tls: { mode: terminate }";
+    assert!(compiled(x, x).is_ok());
+    for (one, two) in [(x, y), (y, x), (x, own), (own, y)] {
+        assert_eq!(compiled(one, two).err(), Some("ambiguous-overlap"), "{one} {two}");
+    }
+    // Nobody knows what is inside before the handshake.
+    let http = |tls: &str| format!("protocol: http, {tls}");
+    assert_eq!(compiled(x, &http(y)).err(), Some("ambiguous-overlap"));
+    assert_eq!(compiled(&http(x), &http(y)).err(), Some("ambiguous-overlap"));
+    assert!(compiled(&http(x), &http(x)).is_ok());
+}

@@ -1,11 +1,11 @@
 //! Connections towards the workload: captured, ended, or of the mesh.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use sidegate_certs::{
     Authority, Identity, IdentityCell, PrivateKey, Profile, TrustBundle, TrustStore, UnixTime, lifetime,
-    tls::{Shown, TrustCell, mesh_client, system_time},
+    tls::{TrustCell, mesh_client, system_time},
 };
 use sidegate_policy::{SpiffeId, TrustDomain};
 use tokio::{
@@ -21,14 +21,14 @@ use super::super::{
 use crate::{
     addrs::{OriginalDst, UpstreamAddr},
     mesh::{Mesh, MeshSetup, MeshStream, OpenError, Roster},
-    reception::{Reception, ReceptionSetup},
+    reception::{GivenCell, Reception, ReceptionSetup},
     settings::Settings,
 };
 
-const APP: &str = "10.9.0.2:8080";
+pub(super) const APP: &str = "10.9.0.2:8080";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn ingress(rules: &str) -> String {
+pub(super) fn ingress(rules: &str) -> String {
     format!(
         "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: {{ name: p }}\nspec:\n  \
          probes: [ {{ port: 8080, path: /healthz }} ]\n  ingress:\n{rules}"
@@ -45,28 +45,28 @@ const HTTP: &str = "    - { name: web, from: [ { cidrs: [ 127.0.0.0/8 ] } ], por
     tls: { mode: none }, reason: test, http: [ { methods: [ GET ] } ] }\n";
 
 /// Who vouches for the workloads of a test.
-struct Domain(Authority);
+pub(super) struct Domain(pub(super) Authority);
 
 impl Domain {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let domain = TrustDomain::parse(name).unwrap();
         let now = UnixTime::now();
         Domain(Authority::root(&domain, PrivateKey::generate().unwrap(), now, lifetime::ROOT).unwrap())
     }
 
-    fn trust(&self) -> Arc<TrustCell> {
+    pub(super) fn trust(&self) -> Arc<TrustCell> {
         let root = self.0.root_certificate().unwrap().clone();
         let bundle = TrustBundle::from_roots(self.0.trust_domain().clone(), vec![root]).unwrap();
         Arc::new(TrustCell::new(TrustStore::new([bundle])))
     }
 
-    fn cell(&self, path: &str) -> Arc<IdentityCell> {
+    pub(super) fn cell(&self, path: &str) -> Arc<IdentityCell> {
         let cell = IdentityCell::empty();
         cell.replace(self.identity(path));
         Arc::new(cell)
     }
 
-    fn identity(&self, path: &str) -> Identity {
+    pub(super) fn identity(&self, path: &str) -> Identity {
         let key = PrivateKey::generate().unwrap();
         let id = SpiffeId::parse(&format!("spiffe://{}/{path}", self.0.trust_domain().as_str())).unwrap();
         let profile = Profile::new(id, lifetime::LEAF).unwrap();
@@ -79,10 +79,19 @@ fn app() -> SpiffeId {
 }
 
 fn reception(identity: Arc<IdentityCell>, trust: Arc<TrustCell>) -> Reception {
+    receiving(identity, trust, BTreeMap::new())
+}
+
+/// With certificates by label.
+pub(super) fn receiving(
+    identity: Arc<IdentityCell>,
+    trust: Arc<TrustCell>,
+    given: BTreeMap<Box<str>, Arc<GivenCell>>,
+) -> Reception {
     let setup = ReceptionSetup {
-        shown: Shown::Identity(Arc::clone(&identity)),
         identity,
         trust,
+        given,
         roster: Arc::new(Roster::new()),
         local: Arc::new(|| Ok(vec![IpAddr::from([10, 9, 0, 2]), IpAddr::from([127, 0, 0, 1])])),
         own_ports: vec![15001, 15020],
@@ -98,7 +107,7 @@ async fn world(rules: &str) -> (World, Domain) {
     (World::with_reception(&ingress(rules), &[], Settings::default(), reception).await, domain)
 }
 
-async fn answered(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
+pub(super) async fn answered(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
     let (mut app, _) = listener.accept().await.unwrap();
     let mut asked = vec![0; 4096];
     let length = app.read(&mut asked).await.unwrap();
@@ -106,7 +115,7 @@ async fn answered(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
     (app, asked)
 }
 
-async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+pub(super) async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut bytes = Vec::new();
     // What was cut off may end in a reset.
     let _ = stream.read_to_end(&mut bytes).await;

@@ -157,6 +157,7 @@ fn what_was_opened_never_goes_on_as_it_is() {
             observed: Observed::Tls { offers_tls13: true, ech: false },
             flaw: None,
             http: http.then_some(requested),
+            certificate: None,
             unseen: false,
         };
         decide(&policies(yaml, 1), Arc::new(facts))

@@ -12,6 +12,7 @@ mod continues;
 mod draining;
 mod endings;
 mod floods;
+mod given;
 mod hidden;
 mod http;
 mod inbound;

@@ -22,6 +22,7 @@ fn connection(host: Option<(HostEvidence, &str)>, original: &str, synthetic: boo
         observed: Observed::Http,
         flaw: None,
         http: None,
+        certificate: None,
         unseen: false,
     }
 }

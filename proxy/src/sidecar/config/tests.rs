@@ -145,3 +145,38 @@ fn peers_take_an_identity() {
     let config = parse(&format!("{least}{identity}")).expect("it is right");
     assert_eq!(config.peers, Some(PathBuf::from("/etc/sidegate/peers.yaml")));
 }
+
+#[test]
+fn certificates_for_clients_stand_by_label() {
+    let least = "apiVersion: sidegate.dev/v1\nkind: ProxyConfig\npolicies: [ p.yaml ]\n";
+    for (wrong, expected) in [
+        ("{ Shop: { certificate: a, key: b } }", "4:17 name"),
+        ("{ shop: { certificate: a } }", "4:23 missing-field"),
+        ("{ shop: { certificate: a, key: b, bundle: c } }", "4:49 unknown-field"),
+        ("{ shop: tls.pem }", "4:23 wrong-type"),
+        ("[ shop ]", "4:15 wrong-type"),
+    ] {
+        assert_eq!(places(&format!("{least}certificates: {wrong}\n")), [expected], "{wrong}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let rule = |name: &str, port: u16| {
+        format!(
+            "    - {{ name: {name}, from: [ {{ cidrs: [ 10.0.0.0/8 ] }} ], ports: [ {port} ], \
+             tls: {{ mode: terminate, certificate: {name} }} }}\n"
+        )
+    };
+    let policy = "apiVersion: sidegate.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec:\n  ingress:\n";
+    let policy = format!("{policy}{}{}", rule("shop", 443), rule("other", 8443));
+    std::fs::write(folder.path().join("p.yaml"), policy).expect("written");
+    let text = format!("{least}certificates: {{ shop: {{ certificate: a.crt, key: a.key }} }}\n");
+    let config = Config::parse(&Source::new("proxy.yaml", text), folder.path()).expect("it is right");
+    assert_eq!(config.certificates["shop"].key, folder.path().join("a.key"));
+    let warnings = crate::sidecar::check(&config).expect("it is right").warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("rule `other` of policy `p`") && warnings[0].contains("not configured"));
+    assert!(warnings[1].contains("a.crt: it is not there"), "{warnings:?}");
+    std::fs::write(folder.path().join("a.crt"), "nonsense").expect("written");
+    std::fs::write(folder.path().join("a.key"), "nonsense").expect("written");
+    let refused = crate::sidecar::check(&config).expect_err("they make no pair");
+    assert!(refused.len() == 1 && refused[0].code == "certificate", "{refused:?}");
+}
