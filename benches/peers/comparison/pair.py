@@ -1,11 +1,14 @@
 """Two proxies with mutual TLS 1.3 between them: plaintext in at one, plaintext out at the other. Both are counted."""
 import os
+import pathlib
 
 from . import certificates
 from .place import ORIGIN, TARGET, UID, Proxy, Work, client, found
 
 NEAR_ID, FAR_ID = "spiffe://bench.example/ns/near/sa/app", "spiffe://bench.example/ns/far/sa/app"
 BULK, ECHO = 9000, 9001
+#: nginx's streams are a module of their own on Debian (`libnginx-mod-stream`); without it nginx does not take part.
+STREAMS = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 #: Where the far proxies other than Sidegate take the connections for `BULK` and `ECHO`.
 TAKEN = {BULK: 15443, ECHO: 15444}
 
@@ -65,7 +68,7 @@ def sidegate(folder, _port):
 def nginx(folder, port):
     for name, identity in (("near", NEAR_ID), ("far", FAR_ID)):
         certificates.workload(folder, name, identity)
-    head = "worker_processes 1; error_log {folder}/{name}.error error; pid {folder}/{name}.pid; daemon off; events {{ worker_connections 8192; }}\n"
+    head = f"load_module {STREAMS}; " + "worker_processes 1; error_log {folder}/{name}.error error; pid {folder}/{name}.pid; daemon off; events {{ worker_connections 8192; }}\n"
     log = "log_format short '$remote_addr $status $bytes_sent $bytes_received'; access_log {folder}/{name}.log short;"
     near = (head + "stream {{ " + log + " server {{ listen 15001; proxy_pass {origin}:{taken}; proxy_ssl on; proxy_ssl_certificate {folder}/near.pem; "
             "proxy_ssl_certificate_key {folder}/near.key; proxy_ssl_protocols TLSv1.3; proxy_ssl_verify off; proxy_ssl_session_reuse off; }} }}\n")
@@ -138,7 +141,9 @@ def envoy(folder, port):
 
 def proxies(port):
     def all_of(folder):
-        made = [sidegate(folder, port), nginx(folder, port), haproxy(folder, port)]
+        made = [sidegate(folder, port), haproxy(folder, port)]
+        if STREAMS.exists():
+            made.append(nginx(folder, port))
         return made + [envoy(folder, port)] if found("envoy") else made
 
     return all_of

@@ -62,7 +62,7 @@ impl fmt::Debug for Shown {
 }
 
 /// For accepting clients as the server that they mean. They may show a certificate; if they do, it has to be an SVID of
-/// a trust domain we know. Where we know none they are not asked. `protocols`: as in [`super::serve`].
+/// a trust domain we know. Where we know none they are not asked. `protocols`: as in [`super::serve()`].
 ///
 /// # Errors
 /// This build's cryptography can't do TLS 1.3.
