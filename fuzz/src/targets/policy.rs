@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sidegate_api::access_record::AccessRecord;
 use sidegate_policy::{
-    CanonicalPath, CompileOptions, Date, Direction, HostEvidence, HostName, HostPattern, Observed,
+    Arrival, CanonicalPath, CompileOptions, Date, Direction, HostEvidence, HostName, HostPattern, Observed,
     PathPattern, PolicySet, Request, Source, SpiffeId, SpiffePattern, Verdict,
     deny_table::{denied_answer, denied_destination},
     document,
@@ -47,6 +47,7 @@ pub fn policy_document(bytes: &[u8]) {
             {
                 let request = Request {
                     direction: Direction::Egress,
+                    arrival: Arrival::Plain,
                     host: Some((HostEvidence::Sni, &host)),
                     address,
                     port,
@@ -69,7 +70,7 @@ pub fn policy_cases(bytes: &[u8]) {
     match document::cases::parse_cases(&source) {
         Ok(cases) => {
             let set = PolicySet::empty(sidegate_policy::Generation::default());
-            cases.iter().for_each(|case| drop(case.judge(&set, Date::from_days(20_000), |_| true)));
+            cases.iter().for_each(|case| drop(case.judge(&set, Date::from_days(20_000), |_, _| true)));
         }
         Err(diagnostics) => assert!(!diagnostics.is_empty(), "a refusal says why"),
     }
