@@ -23,12 +23,12 @@ use sidegate_certs::{
     tls::{H2, SetupError, TrustCell, mesh_client},
 };
 use sidegate_policy::SpiffeId;
-use tokio::{io::BufReader, net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     alive::{ASKED_EVERY, until_silent},
-    buffered, h2_settings,
+    h2_settings,
     pool::{Key, Lease, Leased, Load, Pool},
     roster::{Arrival, Entry, Roster},
     stream::{MeshStream, Side},
@@ -37,6 +37,7 @@ use crate::{
     addrs::{OriginalDst, UpstreamAddr},
     connection::connect::Dialler,
     limits::{DescriptorSlot, Limits},
+    tls::read_ahead::ReadAhead,
 };
 
 /// How often a connection is asked for room before the stream is given up: one may end just as it is asked.
@@ -233,7 +234,7 @@ impl Mesh {
         let socket = dial(key.address).await.map_err(OpenError::Dial)?;
         // Not sent: the ID is what is verified.
         let name = ServerName::IpAddress(key.address.ip().into());
-        let connecting = TlsConnector::from(Arc::new(config)).connect(name, buffered(socket));
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, ReadAhead::new(socket));
         let stream = connecting.await.map_err(OpenError::Handshake)?;
         match stream.get_ref().1.alpn_protocol() {
             Some(H2) => Ok(stream),
@@ -248,7 +249,7 @@ impl std::fmt::Debug for Mesh {
     }
 }
 
-type Sealed = TlsStream<BufReader<TcpStream>>;
+type Sealed = TlsStream<ReadAhead<TcpStream>>;
 type Connection = h2::client::Connection<Sealed, Bytes>;
 
 fn peer(stream: &Sealed) -> Option<Svid> {

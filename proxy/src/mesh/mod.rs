@@ -16,8 +16,6 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use tokio::{io::BufReader, net::TcpStream};
-
 pub use client::{Mesh, MeshSetup, OpenError};
 pub use membership::Membership;
 #[cfg(test)]
@@ -30,10 +28,3 @@ pub use stream::MeshStream;
 
 /// The port on which workloads take streams of the mesh, as Istio's do.
 pub const MESH_PORT: u16 = 15008;
-
-/// Bytes of TLS read at once. rustls alone reads 4 KiB at a time: four system calls a record.
-const CIPHERTEXT: usize = 64 * 1024;
-
-fn buffered(socket: TcpStream) -> BufReader<TcpStream> {
-    BufReader::with_capacity(CIPHERTEXT, socket)
-}

@@ -22,7 +22,6 @@ use sidegate_certs::{
 };
 use sidegate_policy::SpiffeId;
 use tokio::{
-    io::BufReader,
     net::TcpStream,
     sync::watch,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -31,13 +30,16 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     alive::until_silent,
-    buffered, h2_settings,
+    h2_settings,
     pool::Load,
     request::destination,
     roster::{Arrival, Entry, Roster, Since},
     stream::{MeshStream, Side},
 };
-use crate::addrs::{ClientAddr, OriginalDst};
+use crate::{
+    addrs::{ClientAddr, OriginalDst},
+    tls::read_ahead::ReadAhead,
+};
 
 /// How often a connection looks whether the certificate that it was shown is still ours.
 const RENEWED: Duration = Duration::from_secs(1);
@@ -239,7 +241,7 @@ impl MeshServer {
     async fn shake_hands(&self, socket: TcpStream) -> Result<(Connection, Svid), ServeError> {
         // Frames are written when they are complete: nothing is gained by holding them back.
         socket.set_nodelay(true).map_err(ServeError::Handshake)?;
-        let stream = self.acceptor.accept(buffered(socket)).await.map_err(ServeError::Handshake)?;
+        let stream = self.acceptor.accept(ReadAhead::new(socket)).await.map_err(ServeError::Handshake)?;
         let session = stream.get_ref().1;
         let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
         let svid = Svid::from_chain(chain).map_err(|error| ServeError::Handshake(io::Error::other(error)))?;
@@ -274,7 +276,7 @@ impl std::fmt::Debug for MeshServer {
     }
 }
 
-type Connection = h2::server::Connection<TlsStream<BufReader<TcpStream>>, Bytes>;
+type Connection = h2::server::Connection<TlsStream<ReadAhead<TcpStream>>, Bytes>;
 
 /// One connection's peer, and who decides about its streams.
 struct Peer<T> {
