@@ -55,7 +55,9 @@ async fn receive(link: Link) {
             record.closed(CloseReason::Done);
             drop(record);
             let streams = Arc::new(Streams { worker: Arc::clone(&worker) });
-            if let Err(error) = admitted.serve(&reception.mesh, source, streams).await {
+            // In a box of its own: who never gets this far must not hold room for it.
+            let serving = Box::pin(admitted.serve(&reception.mesh, source, streams));
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, source = %source, "a connection of the mesh has ended");
             }
         }
