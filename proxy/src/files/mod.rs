@@ -13,12 +13,31 @@ use std::{
 };
 
 use sidegate_certs::UnixTime;
+use tokio::time::{MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
 pub(crate) use attempts::Attempts;
 
 /// How often files are looked at: a change is taken over within a second, also if it is not whole at once.
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
+
+/// Looks again and again for as long as it is polled, on a thread where a file system that hangs keeps no event loop.
+/// `what`: what no longer happens if a look panics.
+pub(crate) async fn keep_looking<T: Send + 'static>(mut at: T, look: fn(&mut T, UnixTime), what: &str) {
+    let mut again = interval(LOOK);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        let looked = tokio::task::spawn_blocking(move || {
+            look(&mut at, UnixTime::now());
+            at
+        });
+        match looked.await {
+            Ok(back) => at = back,
+            Err(error) => return tracing::error!(%error, "{what} any more; restart the proxy"),
+        }
+    }
+}
 
 /// Reads a regular file of at most `largest` bytes, wiped when dropped: it may hold a key. Anything but a regular file
 /// might have no end, or never begin (a pipe that nobody writes to).

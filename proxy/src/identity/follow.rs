@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use sidegate_certs::UnixTime;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Fault, Identities, IdentityFiles, Part, load, take::Taker};
-use crate::files::{Attempts, LOOK};
+use crate::files::{Attempts, keep_looking};
 
 /// Follows the files of an identity.
 #[derive(Debug)]
@@ -32,23 +31,8 @@ impl Follower {
     }
 
     /// Looks at the files for as long as it is polled.
-    pub async fn run(mut self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            look.tick().await;
-            // A file system that hangs must not keep the event loop.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(UnixTime::now());
-                self
-            });
-            match looked.await {
-                Ok(follower) => self = follower,
-                Err(error) => {
-                    return tracing::error!(%error, "identity files are not followed any more; restart the proxy");
-                }
-            }
-        }
+    pub async fn run(self) {
+        keep_looking(self, Self::look, "identity files are not followed").await;
     }
 
     /// Looks once: reads what changed, takes it over or tells what is wrong with it, and tells of an end that is near.

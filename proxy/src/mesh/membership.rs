@@ -4,17 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use sidegate_certs::{TrustStore, UnixTime};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     client::{Mesh, MeshSetup},
     roster::Roster,
 };
-use crate::{connection::connect::Dialler, identity::Identities, limits::Limits};
-
-/// How often trust and time are looked at. With the look at the files before it, whoever is revoked is gone within two
-/// seconds.
-const LOOK: Duration = Duration::from_millis(500);
+use crate::{connection::connect::Dialler, files::keep_looking, identity::Identities, limits::Limits};
 
 /// Who we are, whom we believe, and who is connected: of the whole process.
 #[derive(Clone, Debug)]
@@ -54,22 +49,7 @@ impl Membership {
     /// Ends connections whose peer no longer holds, for as long as it is polled. Signatures are verified on a thread of
     /// their own.
     pub async fn watch(self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut vigil = Vigil::new(self);
-        loop {
-            look.tick().await;
-            let looked = tokio::task::spawn_blocking(move || {
-                vigil.look();
-                vigil
-            });
-            match looked.await {
-                Ok(back) => vigil = back,
-                Err(error) => {
-                    return tracing::error!(%error, "peers are not verified again any more; restart the proxy");
-                }
-            }
-        }
+        keep_looking(Vigil::new(self), |vigil, _| vigil.look(), "peers are not verified again").await;
     }
 }
 

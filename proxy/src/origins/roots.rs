@@ -9,10 +9,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use sidegate_certs::{UnixTime, tls::Origin};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    files::{Attempts, LOOK, read},
+    files::{Attempts, keep_looking, read},
     identity::{ERRORS, Fault, Ground},
 };
 
@@ -78,22 +77,9 @@ impl RootsFollower {
     }
 
     /// Looks at the files for as long as it is polled.
-    pub async fn run(mut self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.files.is_empty() {
-            look.tick().await;
-            // A file system that hangs must not keep the event loop.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(UnixTime::now());
-                self
-            });
-            match looked.await {
-                Ok(follower) => self = follower,
-                Err(error) => {
-                    return tracing::error!(%error, "files of roots are not followed any more; restart the proxy");
-                }
-            }
+    pub async fn run(self) {
+        if !self.files.is_empty() {
+            keep_looking(self, Self::look, "files of roots are not followed").await;
         }
     }
 

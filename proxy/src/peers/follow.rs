@@ -10,12 +10,11 @@ use std::{
 use serde_json::{Value, json};
 use sidegate_certs::UnixTime;
 use sidegate_policy::{Diagnostic, Source};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{ERRORS, PEERS, Peers, parse};
 use crate::{
     clock::rfc3339_millis,
-    files::{Attempts, LOOK, read},
+    files::{Attempts, keep_looking, read},
     server::Gate,
 };
 
@@ -107,23 +106,8 @@ impl Follower {
     }
 
     /// Looks at the file for as long as it is polled.
-    pub async fn run(mut self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            look.tick().await;
-            // A file system that hangs must not keep the event loop.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(UnixTime::now());
-                self
-            });
-            match looked.await {
-                Ok(follower) => self = follower,
-                Err(error) => {
-                    return tracing::error!(%error, "the peers file is not followed any more; restart the proxy");
-                }
-            }
-        }
+    pub async fn run(self) {
+        keep_looking(self, Self::look, "the peers file is not followed").await;
     }
 
     /// Looks once: takes a changed file over, or tells what is wrong with it and leaves in force what was there before.

@@ -13,10 +13,9 @@ use sidegate_certs::{
     UnixTime,
     tls::{Credential, CredentialError},
 };
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    files::{Attempts, LOOK},
+    files::{Attempts, keep_looking},
     identity::{ERRORS, Fault, Ground, bytes_of},
 };
 
@@ -82,22 +81,9 @@ impl CertificatesFollower {
     }
 
     /// Looks at the files for as long as it is polled.
-    pub async fn run(mut self) {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.pairs.is_empty() {
-            look.tick().await;
-            // A file system that hangs must not keep the event loop.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(UnixTime::now());
-                self
-            });
-            match looked.await {
-                Ok(follower) => self = follower,
-                Err(error) => {
-                    return tracing::error!(%error, "files of certificates are not followed any more; restart the proxy");
-                }
-            }
+    pub async fn run(self) {
+        if !self.pairs.is_empty() {
+            keep_looking(self, Self::look, "files of certificates are not followed").await;
         }
     }
 
