@@ -205,9 +205,11 @@ impl Outgoing {
     fn rebuilt(self, http2: bool, scheme: Scheme, body: Sent) -> (Request<Sent>, Option<HeaderValue>) {
         let Outgoing { asked, mut head, version: _, forwarded } = self;
         strip(&mut head.headers);
-        if let Some(element) = forwarded.and_then(|element| HeaderValue::try_from(element).ok()) {
+        if let Some(element) = forwarded {
             strip_forwarded(&mut head.headers);
-            head.headers.insert(FORWARDED, element);
+            if let Ok(element) = HeaderValue::try_from(element) {
+                head.headers.insert(FORWARDED, element);
+            }
         }
         head.headers.remove(HOST);
         let proof = asked.upgrade.and_then(|_| upgrade::ask(&mut head.headers));

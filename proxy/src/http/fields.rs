@@ -32,28 +32,46 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in OF_ONE_HOP {
         headers.remove(name);
     }
-    for name in ALSO_OF_ONE_HOP.into_iter().chain(IDENTITIES) {
+    for name in ALSO_OF_ONE_HOP {
         headers.remove(name);
     }
+    remove_however_spelt(headers, &IDENTITIES);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// What tells of a client's address: RFC 7239, and what was there before it.
-const OF_THE_CLIENT: [&str; 7] = [
+/// What tells of a client's address: RFC 7239, what was there before it, and what proxies of others say.
+const OF_THE_CLIENT: [&str; 14] = [
     "forwarded",
+    "x-forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
     "x-forwarded-protocol",
     "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
 ];
 
 /// Removes what a client says of its own address, where the proxy tells it.
 pub(crate) fn strip_forwarded(headers: &mut HeaderMap) {
-    for name in OF_THE_CLIENT {
+    remove_however_spelt(headers, &OF_THE_CLIENT);
+}
+
+/// An application behind CGI or WSGI can't tell `_` from `-` in a field's name (RFC 3875 section 4.1.18): to it both are
+/// one field.
+fn remove_however_spelt(headers: &mut HeaderMap, names: &[&str]) {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let is_one =
+        |field: &HeaderName| names.iter().any(|name| field.as_str().bytes().map(folded).eq(name.bytes()));
+    let found: Vec<HeaderName> = headers.keys().filter(|field| is_one(field)).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -63,9 +81,11 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     for name in OF_ONE_HOP.into_iter().chain([TRAILER]) {
         trailers.remove(name);
     }
-    for name in ALSO_OF_ONE_HOP.into_iter().chain(IDENTITIES).chain(NEEDED) {
+    for name in ALSO_OF_ONE_HOP.into_iter().chain(NEEDED) {
         trailers.remove(name);
     }
+    remove_however_spelt(trailers, &IDENTITIES);
+    remove_however_spelt(trailers, &OF_THE_CLIENT);
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {

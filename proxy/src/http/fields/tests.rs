@@ -52,6 +52,24 @@ fn connection_takes_nothing_away_that_the_message_needs() {
 fn no_identity_can_be_forged() {
     let forged = IDENTITIES.map(|name| (name, "spiffe://example.org/admin"));
     assert_eq!(stripped(&forged), [""; 0]);
+    let spelt = [("x_forwarded_client_cert", "a"), ("x-sidegate_peer", "b"), ("x_forwarded_for", "c")];
+    assert_eq!(stripped(&spelt), ["x_forwarded_for: c"], "an address is told by nobody else here");
+}
+
+#[test]
+fn no_address_can_be_forged_where_the_proxy_tells_it() {
+    let forged = OF_THE_CLIENT.map(|name| (name, "8.8.8.8"));
+    let mut headers = map(&forged);
+    headers.extend(map(&[
+        ("x_forwarded_for", "8.8.8.8"),
+        ("true_client-ip", "8.8.8.8"),
+        ("x-forwarded-forge", "kept"),
+    ]));
+    strip_forwarded(&mut headers);
+    assert_eq!(headers, map(&[("x-forwarded-forge", "kept")]));
+    let mut trailers = map(&forged);
+    strip_trailers(&mut trailers);
+    assert!(trailers.is_empty());
 }
 
 #[test]
