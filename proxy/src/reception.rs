@@ -103,18 +103,18 @@ impl Reception {
         wanting(set, &self.given.keys().map(AsRef::as_ref).collect())
     }
 
-    /// Why a connection of the mesh was not taken; `None`: it was, and ended later.
-    pub(crate) fn mesh_refusal(&self, error: &ServeError) -> Option<Refused> {
+    /// Why a connection of the mesh was not taken.
+    pub(crate) fn mesh_refusal(&self, error: &ServeError) -> Refused {
         let reason = match error {
             ServeError::Handshake(_) if !self.mesh.has_identity() => Reason::IdentityMissing,
             ServeError::Handshake(error) => handshake_reason(error),
             ServeError::HandshakeTimedOut => Reason::ClassifyTimeout,
-            ServeError::NotHttp2 => Reason::PeerHandshake,
             ServeError::Dismissed => Reason::PeerNotAllowed,
-            ServeError::Silent | ServeError::Lost(_) => return None,
+            // The TLS was in order, what came in it was not.
+            ServeError::NotHttp2 | ServeError::Lost(_) | ServeError::Silent => Reason::PeerHandshake,
         };
         let detail = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-        Some(Refused { reason, detail })
+        Refused { reason, detail }
     }
 
     /// Whether a stream of the mesh may lead to this address: one of the workload's, and none that only its own

@@ -158,6 +158,8 @@ def test_a_revoked_peer_is_closed_within_five_seconds(pair):
     failed = subprocess.run(pair.near.inside("curl", "-sS", "-m", "5", f"http://{FAR4}:9001/", uid=APP_UID), capture_output=True)
     assert failed.returncode != 0
     until(lambda: any(record["verdict"] == "denied" for record in pair.far.records()), "the far end records whom it refuses")
+    untrusted = [record for record in pair.far.records() if record["closeReason"] == "peer-untrusted"]
+    assert len(untrusted) == CONNECTIONS, {record["closeReason"] for record in pair.far.records()}
 
 
 def test_a_peer_that_is_no_longer_allowed_is_closed_within_a_second(pair):

@@ -36,6 +36,13 @@ pub enum Broken {
     Socket(#[source] io::Error),
 }
 
+impl Broken {
+    /// The peer no longer holds: it was revoked, or its certificate or root has ended.
+    pub(crate) fn was_dismissed(&self) -> bool {
+        matches!(self, Broken::Mesh(error) if error.kind() == io::ErrorKind::ConnectionAborted)
+    }
+}
+
 /// Carries `stream` over `socket`. If the socket breaks, the stream is reset; if the stream does, resetting the socket
 /// is the caller's.
 pub async fn relay(stream: &mut MeshStream, socket: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Ended {

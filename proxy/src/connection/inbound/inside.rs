@@ -71,6 +71,7 @@ impl Carrier for MeshStream {
         .await;
         match ended {
             Ok(()) => CloseReason::Done,
+            Err(broken) if broken.was_dismissed() => CloseReason::PeerUntrusted,
             Err(Broken::Mesh(_)) => CloseReason::ClientReset,
             Err(Broken::Socket(_)) => {
                 self.reset();

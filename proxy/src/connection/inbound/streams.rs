@@ -61,13 +61,11 @@ async fn receive(link: Link) {
                 tracing::debug!(%error, source = %source, "a connection of the mesh has ended");
             }
         }
-        Err(error) => match reception.mesh_refusal(&error) {
-            Some(Refused { reason, detail }) => {
-                let explanation = Some(format!("{} ({detail})", in_words(reason)).into());
-                record.denied(Judgement { explanation, ..Judgement::refused(reason) });
-            }
-            None => record.closed(CloseReason::ClientReset),
-        },
+        Err(error) => {
+            let Refused { reason, detail } = reception.mesh_refusal(&error);
+            let explanation = Some(format!("{} ({detail})", in_words(reason)).into());
+            record.denied(Judgement { explanation, ..Judgement::refused(reason) });
+        }
     }
     drop(place);
     drop(slot);

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io::ErrorKind,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -43,9 +42,7 @@ impl MeshRelay {
         Poll::Ready(match ready!(moved) {
             Ok(()) => CloseReason::Done,
             Err(Broken::Socket(_)) => CloseReason::ClientReset,
-            Err(Broken::Mesh(error)) if error.kind() == ErrorKind::ConnectionAborted => {
-                CloseReason::PeerUntrusted
-            }
+            Err(broken) if broken.was_dismissed() => CloseReason::PeerUntrusted,
             Err(Broken::Mesh(_)) => CloseReason::UpstreamReset,
         })
     }

@@ -283,6 +283,29 @@ async fn a_stranger_to_the_mesh_is_recorded() {
     assert!(records.iter().all(|record| record.verdict == "denied" && record.source.is_some()));
 }
 
+/// Who has proven himself and then speaks no HTTP/2 is at fault, not the proxy.
+#[tokio::test]
+async fn a_proven_peer_that_speaks_something_else_is_recorded_as_such() {
+    for words in [&b""[..], b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"] {
+        let (world, domain) = world(MESH).await;
+        let identity = domain.cell("web").current().unwrap().identity.clone();
+        let config = mesh_client(&identity, domain.trust(), app(), system_time()).unwrap();
+        let socket = TcpStream::connect(world.mesh).await.unwrap();
+        let name = world.mesh.ip().into();
+        let mut stream =
+            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        stream.write_all(words).await.unwrap();
+        stream.shutdown().await.unwrap();
+        rest(&mut stream).await;
+        let record = world.record().await;
+        assert_eq!(
+            (record.verdict.as_str(), record.reason.as_str()),
+            ("denied", "peer-handshake"),
+            "{words:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_the_rule_that_allowed_it() {
     let (world, domain) = world(MESH).await;
@@ -302,7 +325,7 @@ async fn requests_inside_the_mesh_are_judged_one_by_one() {
     let (world, domain) = world(MESH_HTTP).await;
     let listener = world.origin(APP).await;
     let mut stream = open(&world, &domain, "web", APP).await.unwrap();
-    stream.write_all(b"GET /a HTTP/1.1\r\nHost: app:80\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: app:80\r\nX-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 1.2.3.4\r\nTrue-Client-IP: 1.2.3.4\r\n\r\n").await.unwrap();
     let (mut app, asked) = answered(&listener).await;
     let asked = String::from_utf8(asked).unwrap();
     assert!(asked.starts_with("GET /a HTTP/1.1\r\n") && !asked.contains("1.2.3.4"), "{asked}");
