@@ -21,7 +21,9 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-use flow::{Broken, Flow};
+pub(super) use copying::Copying;
+pub(super) use flow::Broken;
+use flow::Flow;
 pub(crate) use mesh::MeshRelay;
 pub(crate) use sealed::SealedRelay;
 

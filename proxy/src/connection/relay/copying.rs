@@ -32,7 +32,7 @@ struct Copied {
 }
 
 /// One direction.
-pub(super) struct Copying {
+pub(in crate::connection) struct Copying {
     state: State,
     /// Reads of the source are no system calls.
     cheap: bool,
@@ -42,18 +42,18 @@ pub(super) struct Copying {
 
 impl Copying {
     /// A direction that begins with bytes held by earlier stages. `cheap`: reads of its source are no system calls.
-    pub(super) fn holding(bytes: Vec<u8>, cheap: bool) -> Self {
+    pub(in crate::connection) fn holding(bytes: Vec<u8>, cheap: bool) -> Self {
         let state = if bytes.is_empty() { State::Reading } else { State::Holding(bytes, 0) };
         Copying { state, cheap, failure: None }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::connection) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
     /// Moves bytes until the source has no more, the sink no more room, or the source ends. `last`: the other
     /// direction has ended; then a sink that is gone already need not be told. `count` rises by the bytes taken over.
-    pub(super) fn poll(
+    pub(in crate::connection) fn poll(
         &mut self,
         (source, sink): (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
         last: bool,

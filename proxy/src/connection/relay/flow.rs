@@ -21,7 +21,7 @@ const THIN_IN_A_ROW: u8 = 8;
 
 /// The side that failed.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(in crate::connection) enum Broken {
     /// Where the bytes come from.
     Source,
     /// Where they go.
