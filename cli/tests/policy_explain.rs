@@ -155,7 +155,7 @@ fn where_a_second_rule_would_be_refused_the_first_is_named_instead() {
 }
 
 #[test]
-fn an_answer_on_ingress_says_that_nothing_enforces_it() {
+fn an_answer_on_ingress_says_where_the_rule_binds() {
     let arguments = "--direction ingress --ip 10.0.0.1 --port 8080";
     let (explanation, _) = explained(POLICY, arguments);
     let notes = explanation["notes"].to_string();

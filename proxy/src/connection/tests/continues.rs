@@ -3,25 +3,12 @@
 use tokio::net::TcpListener;
 
 use super::{
-    requests::{read_answer, read_head, status},
+    requests::{API, plain, read_answer, read_head, status},
     *,
 };
 
-const API: &str = "93.184.216.34:80";
-
-const RULES: &str = r#"
-apiVersion: sidegate.dev/v1
-kind: Policy
-metadata: { name: test }
-spec:
-  egress:
-    - name: api
-      reason: "the partner serves plaintext until spring"
-      to: [ { hosts: [ www.ok.example ] } ]
-      ports: [ 80 ]
-      protocol: http
-      tls: { mode: none }
-      http: [ { methods: [ POST, GET ], paths: [ "/v1/**" ] } ]
+/// Beside what [`plain`] says.
+const MORE: &str = r#"      http: [ { methods: [ POST, GET ], paths: [ "/v1/**" ] } ]
 "#;
 
 fn ask(path: &str, expect: &str) -> String {
@@ -36,7 +23,7 @@ async fn asked(origin: &TcpListener) -> (TcpStream, String) {
 
 #[tokio::test]
 async fn the_client_goes_on_when_the_far_end_says_so() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     client.write_all(ask("/v1/a", "100-Continue").as_bytes()).await.unwrap();
@@ -56,7 +43,7 @@ async fn the_client_goes_on_when_the_far_end_says_so() {
 
 #[tokio::test]
 async fn a_body_that_is_not_wanted_is_not_sent() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     client.write_all(ask("/v1/a", "100-continue").as_bytes()).await.unwrap();
@@ -75,7 +62,7 @@ async fn a_body_that_is_not_wanted_is_not_sent() {
 
 #[tokio::test]
 async fn a_far_end_that_says_nothing_gets_the_body() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     client.write_all(ask("/v1/a", "100-continue").as_bytes()).await.unwrap();
@@ -89,7 +76,7 @@ async fn a_far_end_that_says_nothing_gets_the_body() {
 
 #[tokio::test]
 async fn a_denied_request_is_told_before_its_body() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let mut client = world.client(API).await;
     client.write_all(ask("/v2/a", "100-continue").as_bytes()).await.unwrap();
     assert_eq!(status(&read_answer(&mut client).await), "403");
@@ -99,7 +86,7 @@ async fn a_denied_request_is_told_before_its_body() {
 #[tokio::test]
 async fn other_expectations_are_refused() {
     for expect in ["200-ok", "100-continue, x", "100-continue\r\nExpect: 100-continue", "y 100-continue"] {
-        let world = World::start(RULES, ZONE).await;
+        let world = World::start(&plain(MORE), ZONE).await;
         let mut client = world.client(API).await;
         client.write_all(ask("/v1/a", expect).as_bytes()).await.unwrap();
         assert_eq!(status(&read_answer(&mut client).await), "400", "{expect}");
@@ -109,7 +96,7 @@ async fn other_expectations_are_refused() {
 
 #[tokio::test]
 async fn without_a_body_nothing_is_expected() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     let ask = "GET /v1/a HTTP/1.1\r\nHost: www.ok.example\r\nExpect: 100-continue\r\n\r\n";

@@ -6,29 +6,13 @@ use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{
-    requests::{get, http2_origin, plain_origin, read_answer, read_head, status},
+    requests::{API, get, http2_origin, plain, plain_origin, read_answer, read_head, status},
     *,
 };
 
-const API: &str = "93.184.216.34:80";
-
-const RULES: &str = r#"
-apiVersion: sidegate.dev/v1
-kind: Policy
-metadata: { name: test }
-spec:
-  egress:
-    - name: api
-      reason: "the partner serves plaintext until spring"
-      to: [ { hosts: [ www.ok.example ] } ]
-      ports: [ 80 ]
-      protocol: http
-      tls: { mode: none }
-"#;
-
 #[tokio::test]
 async fn the_answer_under_way_is_the_last_and_says_so() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(""), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     client.write_all(get("/", "www.ok.example").as_bytes()).await.unwrap();
@@ -46,7 +30,7 @@ async fn the_answer_under_way_is_the_last_and_says_so() {
 
 #[tokio::test]
 async fn idle_connections_end_at_once() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(""), ZONE).await;
     let _heads = plain_origin(world.origin(API).await);
     let mut client = world.client(API).await;
     client.write_all(get("/", "www.ok.example").as_bytes()).await.unwrap();
@@ -59,7 +43,7 @@ async fn idle_connections_end_at_once() {
 
 #[tokio::test]
 async fn http2_clients_are_told_to_go_away_once_their_streams_end() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(""), ZONE).await;
     http2_origin(world.origin(API).await);
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let stream = TokioIo::new(world.client(API).await);

@@ -1,22 +1,12 @@
 //! Floods of HTTP/2 frames: the client that sends them is cut off, or is held back; others are not.
 
-use super::*;
+use super::{
+    requests::{API, plain},
+    *,
+};
 
-const API: &str = "93.184.216.34:80";
-
-const RULES: &str = r#"
-apiVersion: sidegate.dev/v1
-kind: Policy
-metadata: { name: test }
-spec:
-  egress:
-    - name: api
-      reason: "the partner serves plaintext until spring"
-      to: [ { hosts: [ www.ok.example ] } ]
-      ports: [ 80 ]
-      protocol: http
-      tls: { mode: none }
-      http: [ { methods: [ GET ], paths: [ "/v1/**" ] } ]
+/// Beside what [`plain`] says.
+const MORE: &str = r#"      http: [ { methods: [ GET ], paths: [ "/v1/**" ] } ]
 "#;
 
 /// RFC 9113 section 6.
@@ -95,7 +85,7 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[tokio::test]
 async fn rapid_resets_end_the_connection() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let client = greeted(&world).await;
     let said = flood(client, |number| {
         let stream = 2 * number + 1;
@@ -109,7 +99,7 @@ async fn rapid_resets_end_the_connection() {
 
 #[tokio::test]
 async fn a_head_without_end_ends_the_connection() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let mut client = greeted(&world).await;
     client.write_all(&frame(HEADERS, 0x1, 1, &fields())).await.unwrap();
     let mut field = vec![0, 1, b'x', 100];
@@ -123,7 +113,7 @@ async fn a_head_without_end_ends_the_connection() {
 #[tokio::test]
 async fn pings_that_nobody_reads_the_answers_of_hold_back_their_sender() {
     for (kind, payload) in [(PING, &[0; 8][..]), (SETTINGS, &[])] {
-        let world = World::start(RULES, ZONE).await;
+        let world = World::start(&plain(MORE), ZONE).await;
         let mut client = greeted(&world).await;
         let frames: Vec<u8> = (0..10_000).flat_map(|_| frame(kind, 0, 0, payload)).collect();
         let mut written = 0;
@@ -139,7 +129,7 @@ async fn pings_that_nobody_reads_the_answers_of_hold_back_their_sender() {
 
 #[tokio::test]
 async fn an_authority_and_a_host_that_differ_are_refused() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let mut client = greeted(&world).await;
     let mut block = fields();
     // A `host` beside `:authority`, by its name in the static table.

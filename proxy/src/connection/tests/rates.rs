@@ -3,25 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    requests::{get, plain_origin, read_answer, status},
+    requests::{API, get, plain, plain_origin, read_answer, status},
     *,
 };
 
-const API: &str = "93.184.216.34:80";
-
-const RULES: &str = r#"
-apiVersion: sidegate.dev/v1
-kind: Policy
-metadata: { name: test }
-spec:
-  egress:
-    - name: api
-      reason: "the partner serves plaintext until spring"
-      to: [ { hosts: [ www.ok.example ] } ]
-      ports: [ 80 ]
-      protocol: http
-      tls: { mode: none }
-      limits: { requestsPerSecond: 1, burst: 2 }
+/// Beside what [`plain`] says.
+const MORE: &str = r#"      limits: { requestsPerSecond: 1, burst: 2 }
 "#;
 
 async fn ask(world: &World) -> (String, String) {
@@ -32,7 +19,7 @@ async fn ask(world: &World) -> (String, String) {
 
 #[tokio::test]
 async fn what_comes_too_fast_is_told_when_to_come_again() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(MORE), ZONE).await;
     let heads = plain_origin(world.origin(API).await);
     for _ in 0..2 {
         assert_eq!(status(&ask(&world).await), "200");
@@ -48,7 +35,7 @@ async fn what_comes_too_fast_is_told_when_to_come_again() {
     assert_eq!(records[2].http.as_ref().unwrap().status, 429);
     assert_eq!(heads.lock().unwrap().len(), 2, "nothing of it arrives");
     // The same bucket under the next generation; a token later the next request passes.
-    world.worker.gate.policies.replace(policies(RULES, 2));
+    world.worker.gate.policies.replace(policies(&plain(MORE), 2));
     assert_eq!(status(&ask(&world).await), "429");
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -58,7 +45,7 @@ async fn what_comes_too_fast_is_told_when_to_come_again() {
 
 #[tokio::test]
 async fn in_audit_it_passes_and_is_recorded() {
-    let rules = RULES.replace("      limits:", "      auditUntil: 2199-12-31\n      limits:");
+    let rules = plain(MORE).replace("      limits:", "      auditUntil: 2199-12-31\n      limits:");
     let world = World::start(&rules, ZONE).await;
     let _heads = plain_origin(world.origin(API).await);
     for _ in 0..3 {
@@ -71,7 +58,7 @@ async fn in_audit_it_passes_and_is_recorded() {
 
 #[tokio::test]
 async fn without_a_limit_all_of_it_passes() {
-    let rules = RULES.replace("limits: { requestsPerSecond: 1, burst: 2 }", "http: []");
+    let rules = plain(MORE).replace("limits: { requestsPerSecond: 1, burst: 2 }", "http: []");
     let rules = rules.replace("      http: []\n", "");
     let world = World::start(&rules, ZONE).await;
     let heads = plain_origin(world.origin(API).await);

@@ -12,7 +12,25 @@ use super::super::world::web;
 
 use super::*;
 
-const API: &str = "93.184.216.34:80";
+pub(super) const API: &str = "93.184.216.34:80";
+
+/// A policy that lets `www.ok.example` be asked in plaintext, with more lines in its rule.
+pub(super) fn plain(more: &str) -> String {
+    format!(
+        "apiVersion: sidegate.dev/v1
+kind: Policy
+metadata: {{ name: test }}
+spec:
+  egress:
+    - name: api
+      reason: the partner serves plaintext until spring
+      to: [ {{ hosts: [ www.ok.example ] }} ]
+      ports: [ 80 ]
+      protocol: http
+      tls: {{ mode: none }}
+{more}"
+    )
+}
 
 const RULES: &str = r#"
 apiVersion: sidegate.dev/v1

@@ -1,25 +1,9 @@
 //! Bodies as they come: what is held of them is bounded, in both directions.
 
 use super::{
-    requests::{get, read_head},
+    requests::{API, get, plain, read_head},
     *,
 };
-
-const API: &str = "93.184.216.34:80";
-
-const RULES: &str = r#"
-apiVersion: sidegate.dev/v1
-kind: Policy
-metadata: { name: test }
-spec:
-  egress:
-    - name: api
-      reason: "the partner serves plaintext until spring"
-      to: [ { hosts: [ www.ok.example ] } ]
-      ports: [ 80 ]
-      protocol: http
-      tls: { mode: none }
-"#;
 
 /// More than sockets and engines may hold together.
 const HELD: usize = 32 << 20;
@@ -41,7 +25,7 @@ async fn fill(stream: &mut TcpStream, most: usize) -> usize {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_holds_back_its_answer() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(""), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     client.write_all(get("/", "www.ok.example").as_bytes()).await.unwrap();
@@ -62,7 +46,7 @@ async fn a_client_that_reads_nothing_holds_back_its_answer() {
 
 #[tokio::test]
 async fn a_far_end_that_reads_nothing_holds_back_its_request() {
-    let world = World::start(RULES, ZONE).await;
+    let world = World::start(&plain(""), ZONE).await;
     let origin = world.origin(API).await;
     let mut client = world.client(API).await;
     let whole = 4 * HELD;
