@@ -323,6 +323,12 @@ impl World {
         written(&self.worker.gate, &self.records, count).await
     }
 
+    /// Every record so far.
+    pub(crate) fn so_far(&self) -> Vec<AccessRecord> {
+        self.worker.gate.access_log.finish();
+        self.records.0.lock().unwrap().clone()
+    }
+
     /// Those denied so far.
     pub(crate) fn denied(&self) -> Vec<AccessRecord> {
         self.worker.gate.access_log.finish();

@@ -1,6 +1,6 @@
 //! Bytes that nobody looks at, put into TLS: who is verified how, who may speak when, and how it ends.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -21,6 +21,9 @@ use crate::{
     origins::{Origins, RootsFollower},
     settings::Settings,
 };
+
+/// How long a connection that must come may take: a fault then says what became of it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const SERVER: &str = "93.184.216.34:5432";
 
@@ -61,7 +64,9 @@ async fn accept(listener: &TcpListener, config: &Arc<ServerConfig>) -> std::io::
 async fn joined(world: &World) -> (TcpStream, TlsStream<TcpStream>) {
     let listener = world.origin(SERVER).await;
     let client = client_to(world, "www.ok.example").await;
-    (client, accept(&listener, &of_web()).await.unwrap())
+    let came = tokio::time::timeout(PATIENCE, accept(&listener, &of_web())).await;
+    let came = came.unwrap_or_else(|_| panic!("nobody came: {:#?}", world.so_far()));
+    (client, came.unwrap())
 }
 
 #[tokio::test]
