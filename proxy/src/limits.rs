@@ -26,6 +26,10 @@ const PER_PIPE: usize = 2;
 const STREAM_SHARE: usize = 4;
 /// Most that DNS streams get of the rest.
 const MOST_STREAMS: usize = 512;
+/// Of the connections, those from outside of which nothing is known yet get this part, so that they can't crowd out others;
+/// and of that, those from one source get this part.
+const STRANGERS_SHARE: usize = 2;
+const STRANGERS_OF_ONE_SHARE: usize = 16;
 /// Most questions that wait for resolvers at once; each holds a descriptor.
 pub(crate) const MOST_QUESTIONS: usize = 512;
 
@@ -37,8 +41,10 @@ pub struct Limits {
     /// For DNS streams alone: they can't crowd out connections, nor those them.
     streams: Allowance,
     questions: usize,
-    per_source: usize,
-    sources: Mutex<HashMap<IpAddr, usize>>,
+    sources: Sources,
+    /// Connections from outside that have neither proven nor shown anything yet.
+    strangers: Allowance,
+    strange_sources: Sources,
     /// Requests that rules still let pass.
     pub(crate) requests: Budgets,
 }
@@ -57,13 +63,15 @@ impl Limits {
         let for_streams = (budget / (2 * STREAM_SHARE)).min(MOST_STREAMS);
         let for_questions = (budget / (4 * STREAM_SHARE)).min(MOST_QUESTIONS);
         let reserved = settings.descriptor_reserve / STREAM_SHARE;
+        let strangers = (settings.connections / STRANGERS_SHARE).max(1);
         Limits {
             connections: Allowance::new(settings.connections),
             descriptors: Allowance::new(budget - for_streams - for_questions),
             streams: Allowance::new(for_streams + reserved),
             questions: (for_questions + reserved).clamp(1, MOST_QUESTIONS),
-            per_source: settings.connections_per_source,
-            sources: Mutex::default(),
+            sources: Sources::new(settings.connections_per_source),
+            strangers: Allowance::new(strangers),
+            strange_sources: Sources::new((strangers / STRANGERS_OF_ONE_SHARE).max(1)),
             requests: Budgets::new(),
         }
     }
@@ -77,12 +85,24 @@ impl Limits {
             self.connections.give_back(1);
             return Err(Reason::LimitDescriptors);
         }
-        if !self.take_source(source) {
+        if !self.sources.take(source) {
             self.connections.give_back(1);
             self.descriptors.give_back(PER_CONNECTION);
             return Err(Reason::LimitSource);
         }
         Ok(ConnectionSlot { limits: Arc::clone(self), source })
+    }
+
+    /// Room for a connection from outside while nothing is known of it, or the limit that is reached.
+    pub(crate) fn stranger(self: &Arc<Self>, source: IpAddr) -> Result<StrangerSlot, Reason> {
+        if !self.strangers.take(1) {
+            return Err(Reason::LimitConnections);
+        }
+        if !self.strange_sources.take(source) {
+            self.strangers.give_back(1);
+            return Err(Reason::LimitSource);
+        }
+        Ok(StrangerSlot { limits: Arc::clone(self), source })
     }
 
     /// Room for a pipe, which splices bytes.
@@ -108,24 +128,6 @@ impl Limits {
     fn slot(self: &Arc<Self>, count: usize, pot: fn(&Limits) -> &Allowance) -> Option<DescriptorSlot> {
         pot(self).take(count).then(|| DescriptorSlot { limits: Arc::clone(self), count, pot })
     }
-
-    fn take_source(&self, source: IpAddr) -> bool {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = sources.entry(source).or_default();
-        let free = *live < self.per_source;
-        *live += usize::from(free);
-        free
-    }
-
-    fn give_back_source(&self, source: IpAddr) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = sources.get_mut(&source) {
-            *live -= 1;
-            if *live == 0 {
-                sources.remove(&source);
-            }
-        }
-    }
 }
 
 /// Room for one connection; its drop makes room for the next.
@@ -137,9 +139,23 @@ pub(crate) struct ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.limits.give_back_source(self.source);
+        self.limits.sources.give_back(self.source);
         self.limits.descriptors.give_back(PER_CONNECTION);
         self.limits.connections.give_back(1);
+    }
+}
+
+/// Room for a connection of which nothing is known; dropped once something is.
+#[derive(Debug)]
+pub(crate) struct StrangerSlot {
+    limits: Arc<Limits>,
+    source: IpAddr,
+}
+
+impl Drop for StrangerSlot {
+    fn drop(&mut self) {
+        self.limits.strange_sources.give_back(self.source);
+        self.limits.strangers.give_back(1);
     }
 }
 
@@ -154,6 +170,37 @@ pub(crate) struct DescriptorSlot {
 impl Drop for DescriptorSlot {
     fn drop(&mut self) {
         (self.pot)(&self.limits).give_back(self.count);
+    }
+}
+
+/// How many each source may have.
+#[derive(Debug)]
+struct Sources {
+    most: usize,
+    live: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Sources {
+    fn new(most: usize) -> Self {
+        Sources { most, live: Mutex::default() }
+    }
+
+    fn take(&self, source: IpAddr) -> bool {
+        let mut sources = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = sources.entry(source).or_default();
+        let free = *live < self.most;
+        *live += usize::from(free);
+        free
+    }
+
+    fn give_back(&self, source: IpAddr) {
+        let mut sources = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = sources.get_mut(&source) {
+            *live -= 1;
+            if *live == 0 {
+                sources.remove(&source);
+            }
+        }
     }
 }
 
@@ -241,6 +288,20 @@ mod tests {
     }
 
     #[test]
+    fn strangers_of_one_source_leave_room_for_those_of_another_and_all_of_them_for_others() {
+        let limits = limits(64, 64, 999);
+        let _of_one = [limits.stranger(SOURCE).unwrap(), limits.stranger(SOURCE).unwrap()];
+        assert_eq!(limits.stranger(SOURCE).unwrap_err(), Reason::LimitSource);
+        let others = (3..).map(|last| limits.stranger(IpAddr::from([10, 0, 1, last])));
+        let others: Vec<_> = others.take_while(Result::is_ok).collect();
+        assert_eq!(others.len(), 30, "half of the connections");
+        assert_eq!(limits.stranger(OTHER).unwrap_err(), Reason::LimitConnections);
+        limits.connection(OTHER).unwrap();
+        drop(others);
+        limits.stranger(OTHER).unwrap();
+    }
+
+    #[test]
     fn a_refusal_takes_nothing() {
         let limits = limits(9, 1, 99);
         let slot = limits.connection(SOURCE).unwrap();
@@ -250,6 +311,6 @@ mod tests {
         drop(slot);
         assert_eq!(limits.connections.taken.load(Relaxed), 0);
         assert_eq!(limits.descriptors.taken.load(Relaxed), 0);
-        assert!(limits.sources.lock().unwrap().is_empty());
+        assert!(limits.sources.live.lock().unwrap().is_empty());
     }
 }

@@ -1,5 +1,6 @@
 """Two workloads with their sidecars, in two namespaces joined by a veth pair: `near` asks, `far` answers."""
 import json
+import pathlib
 import subprocess
 
 from identities import Authority, Files
@@ -31,6 +32,12 @@ spec:
       ports: [ "9000-9002" ]
       protocol: tcp
       tls: {{ mode: mesh }}
+"""
+
+#: One exchange with the echo of an address.
+ONCE = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 9001), 5); s.settimeout(5); s.sendall(b'ping'); assert s.recv(4) == b'ping'
 """
 
 
@@ -85,6 +92,11 @@ class Side:
         text = sh(*self.inside("curl", "-sS", f"http://127.0.0.1:{METRICS}/metrics", uid=PROXY_UID))
         lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def peak_memory(self):
+        """The proxy's greatest resident size so far, in KiB. `setpriv` has become the proxy by then."""
+        status = pathlib.Path(f"/proc/{self.proxy.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
     def records(self):
         path = self.folder / "access.jsonl"

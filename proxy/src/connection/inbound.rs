@@ -20,7 +20,7 @@ use super::{
     outbound::{Established, admit, carry, refuse},
     words::Words,
 };
-use crate::{clock::today, inspection::Refused};
+use crate::{clock::today, inspection::Refused, limits::StrangerSlot};
 
 /// What becomes of redirected connections towards the workload.
 pub(crate) const STORY: Story = Story { direction: Direction::Ingress, start };
@@ -47,11 +47,16 @@ async fn establish(mut link: Link) -> Option<Established> {
     if link.worker.gate.reception.as_ref().is_some_and(|reception| reception.is_own(original.port())) {
         return refuse(link, Judgement::refused(Reason::AddressOwnListener), Words::Reset).await;
     }
+    let stranger = match link.worker.limits.stranger(link.record.source().ip()) {
+        Ok(stranger) => stranger,
+        Err(reason) => return refuse(link, Judgement::refused(reason), Words::Reset).await,
+    };
     let classified = observe(Accepted { link, original }).await;
     if let Some(ending) = ends_tls(&classified) {
-        Box::pin(terminate(classified, ending)).await;
+        Box::pin(terminate(classified, ending, stranger)).await;
         return None;
     }
+    drop(stranger);
     let judged = admit(classified).await?;
     carry(judged).await
 }
@@ -71,7 +76,7 @@ fn ends_tls(classified: &Classified) -> Option<Ending> {
 }
 
 /// Ends the client's TLS; what is inside is looked at and judged then.
-async fn terminate(classified: Classified, Ending { certificate }: Ending) {
+async fn terminate(classified: Classified, Ending { certificate }: Ending, stranger: StrangerSlot) {
     let Classified { link, facts, early } = classified;
     let Link { mut record, client, slot, worker } = link;
     let gate = Arc::clone(&worker.gate);
@@ -81,6 +86,7 @@ async fn terminate(classified: Classified, Ending { certificate }: Ending) {
         Ok(end) => end.accept(&offers, early.bytes, client, gate.settings.classify_timeout).await,
         Err(refused) => Err(refused),
     };
+    drop(stranger);
     match ended {
         Ok((stream, peer)) => {
             record.tls = Some(TlsVersion::Tls13);

@@ -12,6 +12,7 @@ use super::{
         accept::Story,
         decide::{Facts, Permit, TlsVersion, decide},
         explain::in_words,
+        farewell,
         link::Link,
         live::Judgement,
         record::Record,
@@ -41,6 +42,13 @@ async fn receive(link: Link) {
     let Some(reception) = &worker.gate.reception else {
         return record.denied(Judgement::refused(Reason::NotSupported));
     };
+    let stranger = match worker.limits.stranger(source.ip()) {
+        Ok(stranger) => stranger,
+        Err(reason) => {
+            record.denied(Judgement::refused(reason));
+            return farewell::reset(&client);
+        }
+    };
     let place = worker.carriers.enter();
     let live = record.entry.live();
     let Some(admitted) =
@@ -48,6 +56,7 @@ async fn receive(link: Link) {
     else {
         return;
     };
+    drop(stranger);
     match admitted {
         Ok(admitted) => {
             // Its streams tell of it, be there none.

@@ -283,6 +283,37 @@ async fn a_stranger_to_the_mesh_is_recorded() {
     assert!(records.iter().all(|record| record.verdict == "denied" && record.source.is_some()));
 }
 
+/// Sockets that say nothing, of one source, keep neither another port's clients nor the workload's own connections out.
+#[tokio::test]
+async fn silent_strangers_are_few() {
+    let domain = Domain::new("example.org");
+    let settings = Settings { connections: 64, ..Settings::default() };
+    let receiving = reception(domain.cell("app"), domain.trust());
+    let world = World::with_reception(&ingress(MESH), &[], settings, receiving).await;
+    let silent =
+        [TcpStream::connect(world.mesh).await.unwrap(), TcpStream::connect(world.mesh).await.unwrap()];
+    let mut third = TcpStream::connect(world.mesh).await.unwrap();
+    assert_eq!(rest(&mut third).await, "");
+    let record = world.record().await;
+    assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("denied", "limit-source"));
+    let mut own = world.client(APP).await;
+    assert_eq!(rest(&mut own).await, "", "judged: no rule allows it");
+    assert_eq!(world.records(2).await[1].reason, "no-rule");
+    drop(silent);
+    let listener = world.origin(APP).await;
+    // Their room comes back when the proxy has seen that they are gone.
+    let mut stream = None;
+    for _ in 0..1000 {
+        stream = stream.or(open(&world, &domain, "web", APP).await.ok());
+        if stream.is_some() {
+            break;
+        }
+    }
+    let mut stream = stream.expect("room again");
+    stream.write_all(b"ping").await.unwrap();
+    assert_eq!(answered(&listener).await.1, b"ping");
+}
+
 /// Who has proven himself and then speaks no HTTP/2 is at fault, not the proxy.
 #[tokio::test]
 async fn a_proven_peer_that_speaks_something_else_is_recorded_as_such() {
