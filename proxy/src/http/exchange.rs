@@ -17,7 +17,7 @@ use super::{
     asked::Asked,
     body::{Progress, Reply, Sent},
     engine::Client,
-    fields::{strip, strip_forwarded},
+    fields::{keep_of_a_probe, strip, strip_forwarded},
     reply::{Switch, broken_off, fail, pass_on, refuse, unread, words},
     upgrade,
     upstream::{Unanswered, Upstream, Wanted, upstream_for},
@@ -119,6 +119,9 @@ async fn forward(
         sent.wait_for_continue();
     }
     let client = Arc::clone(&exchange.client);
+    if permit.decision().reason == Reason::ProbeAllows {
+        keep_of_a_probe(&mut head.headers);
+    }
     let forwarded = forwarded(&permit);
     let outgoing = Outgoing { asked, head, version: client.upstream_version(), forwarded };
     let asking = ask(&client, permit, outgoing, sent);

@@ -7,8 +7,8 @@ mod tests;
 use hyper::{
     HeaderMap,
     header::{
-        CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
+        ACCEPT, ACCEPT_ENCODING, CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
     },
 };
 
@@ -38,6 +38,17 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     remove_however_spelt(headers, &IDENTITIES);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// All that a health probe may say beside its path: anybody may send one, and no other word of theirs reaches the application.
+const OF_A_PROBE: [HeaderName; 3] = [ACCEPT, ACCEPT_ENCODING, USER_AGENT];
+
+/// Removes what a health probe has no need of.
+pub(crate) fn keep_of_a_probe(headers: &mut HeaderMap) {
+    let others: Vec<HeaderName> = headers.keys().filter(|name| !OF_A_PROBE.contains(name)).cloned().collect();
+    for name in others {
+        headers.remove(name);
     }
 }
 

@@ -394,7 +394,7 @@ async fn a_declared_probe_passes_and_nothing_else_does() {
         ("GET /healthz HTTP/1.1", "content-length: 1\r\n\r\nx", "403"),
         ("GET /healthz/ HTTP/1.1", "", "403"),
         ("POST /healthz HTTP/1.1", "content-length: 0\r\n", "403"),
-        ("GET /healthz HTTP/1.1", "", "200"),
+        ("GET /healthz HTTP/1.1", "User-Agent: kube-probe/1.34\r\nX-HTTP-Method-Override: DELETE\r\n", "200"),
     ] {
         let mut client = world.visitor(APP).await;
         let end = if more.contains("\r\n\r\n") { "" } else { "\r\n" };
@@ -403,7 +403,12 @@ async fn a_declared_probe_passes_and_nothing_else_does() {
         let answer = rest(&mut client).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line} {more}: {answer}");
     }
-    assert!(serving.await.unwrap().starts_with(b"GET /healthz HTTP/1.1\r\n"));
+    let asked = String::from_utf8(serving.await.unwrap()).unwrap();
+    assert!(
+        asked.starts_with("GET /healthz HTTP/1.1\r\n") && asked.contains("user-agent: kube-probe/1.34\r\n"),
+        "{asked}"
+    );
+    assert!(!asked.contains("override"), "what anybody may ask says nothing more: {asked}");
     let records = world.records(5).await;
     assert_eq!((records[4].reason.as_str(), records[4].rule.as_deref()), ("probe-allows", None));
     assert!(records[..4].iter().all(|record| record.verdict == "denied"), "{records:#?}");
